@@ -1,0 +1,2 @@
+// Package wal is the commit log: framing, group sync and recovery.
+package wal
