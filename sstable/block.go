@@ -1,0 +1,189 @@
+package sstable
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sync/atomic"
+)
+
+const (
+	blockHeaderBytes = 16
+	flagWideOffsets  = 1 // end offsets are u32, else u16. On disk.
+)
+
+// block is a decoded data block: the payload as it is on disk, and a table built when it was loaded
+// with one number per entry, head<<32 | start: the first four bytes of the key after the common
+// prefix, big-endian and padded with zeros, and where the entry starts in data. Searching the
+// table touches neither the offsets nor the keys until one candidate is left.
+//
+// Everything in data was bounds-checked by decodeBlock, so entry does not check again.
+//
+// A block is immutable once decoded, but for the ring fields, which belong to the Cache. Readers
+// may hold it for as long as they like, evicted or not: it is ordinary collected memory.
+type block struct {
+	data   []byte
+	table  []byte // little-endian; one number more than entries, the last being the end of data
+	base   uint64 // least sequence number
+	prefix uint32 // length of the common prefix, which stands after the header
+	used   atomic.Uint32
+
+	// Guarded by Cache.mu.
+	next, prev *block
+	slot       *atomic.Pointer[block]
+	bytes      int64
+}
+
+func (b *block) entries() int { return len(b.table)/8 - 1 }
+
+func (b *block) commonPrefix() []byte {
+	return b.data[blockHeaderBytes : blockHeaderBytes+b.prefix]
+}
+
+// tableBytes returns the size of the table of a block with payload data.
+func tableBytes(data []byte) int {
+	if len(data) < blockHeaderBytes {
+		return 0
+	}
+	// An entry has at least two bytes, and an offset of two: more is a lie that decodeBlock finds.
+	n := min(int(binary.LittleEndian.Uint32(data)), len(data)/4)
+	return 8 * (n + 1)
+}
+
+// decodeBlock makes b the block with payload data, which it keeps, and fills table, which must have
+// tableBytes(data) bytes. The reason is empty on success; otherwise b is not usable.
+func decodeBlock(b *block, data, table []byte) (reason string) {
+	le := binary.LittleEndian
+	if len(data) < blockHeaderBytes {
+		return "block is shorter than its header"
+	}
+	n, prefix, flags := int(le.Uint32(data)), int(le.Uint16(data[4:])), data[6]
+	width := 2
+	if len(data) > 0xffff {
+		width = 4
+	}
+	if flags != byte(width/2-1) || data[7] != 0 {
+		return "unknown flags in block header"
+	}
+	if n == 0 || n > len(data)/width || blockHeaderBytes+prefix+width*n > len(data) {
+		return "block is shorter than its entries"
+	}
+	if len(table) != 8*(n+1) {
+		return "block has more entries than bytes"
+	}
+	b.data, b.table, b.prefix = data, table, uint32(prefix)
+	b.base = le.Uint64(data[8:])
+	if b.base > uint64(SeqMax) {
+		return "impossible sequence number in block header"
+	}
+	ends := data[blockHeaderBytes+prefix : blockHeaderBytes+prefix+width*n]
+	start := blockHeaderBytes + prefix + width*n
+	for i := range n {
+		var end int
+		if width == 2 {
+			end = int(le.Uint16(ends[2*i:]))
+		} else {
+			end = int(le.Uint32(ends[4*i:]))
+		}
+		if end <= start || end > len(data) {
+			return "block offsets out of order"
+		}
+		h, ok := b.checkEntry(data[start:end])
+		if !ok {
+			return "malformed entry in block"
+		}
+		le.PutUint64(table[8*i:], h<<32|uint64(start))
+		start = end
+	}
+	if start != len(data) {
+		return "bytes left over in block"
+	}
+	le.PutUint64(table[8*n:], uint64(start))
+	return ""
+}
+
+// checkEntry verifies one entry and returns the head of its suffix.
+func (b *block) checkEntry(e []byte) (h uint64, ok bool) {
+	length, i := uvarint(e)
+	if i == 0 {
+		return 0, false
+	}
+	code, j := uvarint(e[i:])
+	if j == 0 || code&7 > uint64(KindPut) || code>>3 > uint64(SeqMax)-b.base {
+		return 0, false
+	}
+	e = e[i+j:]
+	if length > uint64(len(e)) || length+uint64(b.prefix) > MaxKeyBytes {
+		return 0, false
+	}
+	return shortHead(e[:length]), true
+}
+
+// shortHead is head for four bytes.
+func shortHead(p []byte) uint64 {
+	if len(p) >= 4 {
+		return uint64(binary.BigEndian.Uint32(p))
+	}
+	return head(p) >> 32
+}
+
+// number returns entry i of the table.
+func (b *block) number(i int) uint64 { return binary.LittleEndian.Uint64(b.table[8*i:]) }
+
+// entry returns the key of entry i after the common prefix, its trailer, and its value. The slices
+// point into the block.
+func (b *block) entry(i int) (suffix []byte, trailer uint64, value []byte) {
+	t := b.table[8*i : 8*i+16]
+	start := uint32(binary.LittleEndian.Uint64(t))
+	end := uint32(binary.LittleEndian.Uint64(t[8:]))
+	e := b.data[start:end]
+	length, n := uvarint(e)
+	code, m := uvarint(e[n:])
+	e = e[n+m:]
+	return e[:length:length], (b.base+code>>3)<<8 | code&7, e[length:]
+}
+
+// find returns the first entry at or after the internal key (user, trailer), entries() when there
+// is none, and whether its user key is user.
+func (b *block) find(user []byte, trailer uint64) (i int, same bool) {
+	n, prefix := b.entries(), b.commonPrefix()
+	rest, ok := bytes.CutPrefix(user, prefix)
+	if !ok {
+		if bytes.Compare(user, prefix) < 0 {
+			return 0, false
+		}
+		return n, false
+	}
+	h := shortHead(rest)
+	lo := b.lowerBound(0, n, h<<32)
+	if lo == n || b.number(lo)>>32 != h {
+		return lo, false
+	}
+	hi := lo + 1
+	if hi < n && b.number(hi)>>32 == h {
+		hi = b.lowerBound(hi, n, h<<32|0xffffffff)
+	}
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		suffix, t, _ := b.entry(mid)
+		c := bytes.Compare(suffix, rest)
+		if c < 0 || c == 0 && t > trailer {
+			lo = mid + 1
+		} else {
+			hi, same = mid, c == 0
+		}
+	}
+	return lo, same
+}
+
+// lowerBound returns the first entry in [lo, hi) whose number is at least v, or hi.
+func (b *block) lowerBound(lo, hi int, v uint64) int {
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if b.number(mid) < v {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}

@@ -1,0 +1,2 @@
+// Package sstable is the sorted immutable file of the engine.
+package sstable

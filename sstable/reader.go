@@ -1,0 +1,242 @@
+package sstable
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/golang/snappy"
+)
+
+// Reader reads one table. Its index and filter stay in memory; data blocks are read when needed and
+// kept by the Cache.
+//
+// All methods are safe for concurrent use, except that Close must come after all others, iterators
+// included, have returned. Damage is reported as *CorruptError, a failed read as it came, wrapped.
+type Reader struct {
+	f           io.ReaderAt
+	id          ID
+	filter      filter
+	index       index
+	slots       []atomic.Pointer[block] // one per data block; nil: not cached
+	cache       *Cache
+	props       Properties
+	pinnedBytes int64
+	padding     section // between data and filter; without a checksum
+
+	closed bool // guarded by cache.mu
+}
+
+// NewReader opens the table in the first size bytes of f, which must be the table id. It reads the
+// footer, filter, index and properties. The file stays the caller's and must outlive the Reader.
+// c may be nil: then no block is kept.
+func NewReader(f io.ReaderAt, size int64, id ID, c *Cache) (*Reader, error) {
+	if c == nil {
+		c = NewCache(0)
+	}
+	r := &Reader{f: f, id: id, cache: c}
+	foot, err := r.readFooter(size)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.readSections(foot); err != nil {
+		return nil, err
+	}
+	r.props.Num, r.props.UID, r.props.Bytes = id.Num, id.UID, foot.fileBytes
+	r.slots = make([]atomic.Pointer[block], r.index.blocks())
+	r.pinnedBytes = int64(r.index.memoryBytes() + 8*len(r.filter.words) + 8*len(r.slots))
+	c.pinned.Add(r.pinnedBytes)
+	return r, nil
+}
+
+func (r *Reader) corrupt(offset uint64, reason string) error {
+	return &CorruptError{Num: r.id.Num, Offset: int64(offset), Reason: reason}
+}
+
+// readFooter reads the footer and checks that this is the table the caller means.
+func (r *Reader) readFooter(size int64) (footer, error) {
+	if size < footerBytes {
+		return footer{}, r.corrupt(0, fmt.Sprintf("file of %d bytes is no table", size))
+	}
+	var p [footerBytes]byte
+	at := size - footerBytes
+	if err := readFull(r.f, p[:], r.id.Num, at); err != nil {
+		return footer{}, err
+	}
+	f, reason := decodeFooter(p[:], uint64(size))
+	if reason == "" && f.id != r.id {
+		reason = fmt.Sprintf("this is table %d with UID %016x, not the one with UID %016x",
+			f.id.Num, f.id.UID, r.id.UID)
+	}
+	if reason != "" {
+		return f, r.corrupt(uint64(at), reason)
+	}
+	return f, nil
+}
+
+// readSections reads and verifies filter, index and properties. Their lengths are bounded by the
+// size of the file.
+func (r *Reader) readSections(f footer) error {
+	p, err := r.readSection(nil, f.filter, "filter")
+	if err != nil {
+		return err
+	}
+	r.filter = decodeFilter(p, f.probes)
+	if p, err = r.readSection(p, f.index, "index"); err != nil {
+		return err
+	}
+	var reason string
+	if r.index, reason = decodeIndex(p); reason != "" {
+		return r.corrupt(f.index.offset, reason)
+	}
+	data := r.index.offsets[r.index.blocks()]
+	if f.filter.offset < data || f.filter.offset-data >= lineBytes {
+		return r.corrupt(f.index.offset, "blocks in index do not fill the file")
+	}
+	r.padding = section{offset: data, length: f.filter.offset - data}
+	if p, err = r.readSection(p, f.properties, "properties"); err != nil {
+		return err
+	}
+	if r.props, reason = decodeProperties(p); reason != "" {
+		return r.corrupt(f.properties.offset, reason)
+	}
+	if r.props.Blocks != uint64(r.index.blocks()) || r.props.DataBytes != data {
+		return r.corrupt(f.properties.offset, "properties and index disagree")
+	}
+	return nil
+}
+
+func (r *Reader) readSection(p []byte, s section, name string) ([]byte, error) {
+	p = resize(p, int(s.length))
+	if err := readFull(r.f, p, r.id.Num, int64(s.offset)); err != nil {
+		return nil, err
+	}
+	if checksum(p, r.id.UID, s.offset) != s.sum {
+		return nil, r.corrupt(s.offset, name+" checksum mismatch")
+	}
+	return p, nil
+}
+
+// Properties describes the table. The keys must not be modified.
+func (r *Reader) Properties() Properties { return r.props }
+
+// Close drops the table's blocks from the cache. The file is the caller's.
+func (r *Reader) Close() error {
+	r.cache.drop(r)
+	return nil
+}
+
+// MayContain reports whether the table may hold the user key with this Hash. False is certain.
+// One cache miss.
+func (r *Reader) MayContain(hash uint64) bool { return r.filter.mayContain(hash) }
+
+// Get looks up the newest version of user whose sequence number is at most at. hash is Hash(user).
+// When there is one, ok is true, and a value is appended to dst; a tombstone appends nothing and
+// says so by its kind. It allocates only to grow dst or to cache a block.
+func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
+	val []byte, kind Kind, seq Seq, ok bool, err error,
+) {
+	if !r.filter.mayContain(hash) {
+		return dst, 0, 0, false, nil
+	}
+	trailer := uint64(at)<<8 | 0xff
+	for i := r.index.find(user); i < len(r.slots); i++ {
+		var s *scratch
+		b := r.slots[i].Load()
+		if b != nil {
+			b.touch()
+			r.cache.hit(hash)
+		} else if b, s, err = r.load(i); err != nil {
+			return dst, 0, 0, false, err
+		}
+		j, same := b.find(user, trailer)
+		past := j == b.entries()
+		if same {
+			_, t, value := b.entry(j)
+			dst, kind, seq, ok = append(dst, value...), Kind(t), Seq(t>>8), true
+		}
+		if s != nil {
+			r.release(s)
+		}
+		// The versions of a key go on in the next block only if the key is the separator itself.
+		if !past || !r.index.isSeparator(i, user) {
+			break
+		}
+	}
+	return dst, kind, seq, ok, nil
+}
+
+// load reads block i and caches it. A block that is not for the cache comes in s, which the caller
+// must release when it is done with the block.
+func (r *Reader) load(i int) (b *block, s *scratch, err error) {
+	r.cache.misses.Add(1)
+	s = r.cache.scratch.Get().(*scratch)
+	start, end := r.index.offsets[i], r.index.offsets[i+1]
+	s.stored = resize(s.stored, int(end-start))
+	if err = readFull(r.f, s.stored, r.id.Num, int64(start)); err == nil {
+		b, err = r.decode(i, s.stored, s, true)
+	}
+	if b != &s.block {
+		r.release(s)
+		s = nil
+	}
+	return b, s, err
+}
+
+func (r *Reader) release(s *scratch) {
+	s.trim()
+	r.cache.scratch.Put(s)
+}
+
+// decode verifies the stored bytes of block i and makes a block of them: one for the cache if keep
+// is set and the cache admits it, else s.block, which shares memory with stored and s.
+func (r *Reader) decode(i int, stored []byte, s *scratch, keep bool) (*block, error) {
+	data, err := r.unpack(i, stored, s)
+	if err != nil {
+		return nil, err
+	}
+	n := tableBytes(data)
+	b := &s.block
+	if keep = keep && r.cache.admits(len(data)+n); keep {
+		// One allocation for both, to the full size of the runtime's size class.
+		p := append([]byte(nil), make([]byte, len(data)+n)...)
+		copy(p, data)
+		b, data, s = new(block), p[:len(data)], nil
+		if reason := decodeBlock(b, data, p[len(data):][:n:n]); reason != "" {
+			return nil, r.corrupt(r.index.offsets[i], reason)
+		}
+		r.cache.insert(r, &r.slots[i], b)
+		return b, nil
+	}
+	s.table = resize(s.table, n)
+	if reason := decodeBlock(b, data, s.table); reason != "" {
+		return nil, r.corrupt(r.index.offsets[i], reason)
+	}
+	return b, nil
+}
+
+// unpack verifies the stored bytes of block i and returns its payload, in stored or in s.plain.
+func (r *Reader) unpack(i int, stored []byte, s *scratch) ([]byte, error) {
+	offset, n := r.index.offsets[i], len(stored)-4
+	sum := uint32(checksum(stored[:n], r.id.UID, offset))
+	if binary.LittleEndian.Uint32(stored[n:]) != sum {
+		return nil, r.corrupt(offset, "block checksum mismatch")
+	}
+	payload := stored[: n-1 : n-1]
+	switch stored[n-1] {
+	case blockRaw:
+		return payload, nil
+	case blockSnappy:
+		size, err := snappy.DecodedLen(payload)
+		if err != nil || size > MaxBlockBytes {
+			return nil, r.corrupt(offset, "impossible length of compressed block")
+		}
+		s.plain = resize(s.plain, size)
+		if _, err := snappy.Decode(s.plain, payload); err != nil {
+			return nil, r.corrupt(offset, "malformed compressed block")
+		}
+		return s.plain, nil
+	}
+	return nil, r.corrupt(offset, "unknown block type")
+}

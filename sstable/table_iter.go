@@ -1,0 +1,217 @@
+package sstable
+
+import "fmt"
+
+// IterOptions say how an iterator uses cache and file.
+type IterOptions struct {
+	// NoFill leaves the cache as it is: what is there is used, but neither marked nor added to. For
+	// scans that pass once, such as compaction.
+	NoFill bool
+	// ReadaheadBytes is read at a time when a block is not cached, as far as whole blocks go; at
+	// least one block. 0 reads block by block.
+	ReadaheadBytes int
+}
+
+// TableIter is an Iterator over one table. A move within a block allocates nothing; the buffers
+// that a block needs are kept until Close and, below 1 MiB, beyond it for the next Init.
+//
+// After an error every move returns false until the next Init.
+type TableIter struct {
+	r   *Reader
+	o   IterOptions
+	err error
+
+	block *block // the current one, nil: none
+	index int    // of block
+	entry int    // in block
+	valid bool   // entry is one
+
+	key     []byte // of the entry: common prefix of the block, then suffix
+	trailer uint64
+	value   []byte
+
+	scratch    scratch // for blocks that are not cached; stored is the window read ahead
+	windowFrom int     // blocks [windowFrom, windowTo) are in scratch.stored
+	windowTo   int
+	misses     uint64
+	hits       uint64
+}
+
+var _ Iterator = (*TableIter)(nil)
+
+// NewIter returns an unpositioned iterator. Close it before the Reader.
+func (r *Reader) NewIter(o IterOptions) *TableIter {
+	it := new(TableIter)
+	it.Init(r, o)
+	return it
+}
+
+// Init makes the iterator one over r, unpositioned, whatever it was before, and keeps its buffers.
+func (it *TableIter) Init(r *Reader, o IterOptions) {
+	it.report()
+	it.r, it.o, it.err = r, o, nil
+	it.block, it.valid = nil, false
+	it.windowFrom, it.windowTo = 0, 0
+	it.value = nil
+}
+
+// Close lets go of the table. Only Init may follow.
+func (it *TableIter) Close() error {
+	it.report()
+	it.r, it.block, it.valid, it.value = nil, nil, false, nil
+	it.windowFrom, it.windowTo = 0, 0
+	it.scratch.trim()
+	return it.err
+}
+
+// report adds up hits and misses that were counted locally.
+func (it *TableIter) report() {
+	if it.r != nil && it.hits+it.misses > 0 {
+		it.r.cache.hits[0].n.Add(it.hits)
+		it.r.cache.misses.Add(it.misses)
+		it.hits, it.misses = 0, 0
+	}
+}
+
+// Err returns what stopped the iterator, nil if it came to an end.
+func (it *TableIter) Err() error { return it.err }
+
+// Key returns the key of the entry, valid until the next move.
+func (it *TableIter) Key() Key { return Key{User: it.key, Trailer: it.trailer} }
+
+// Value returns the value of the entry, valid until the next move.
+func (it *TableIter) Value() []byte { return it.value }
+
+// First moves to the first entry.
+func (it *TableIter) First() bool { return it.load(0, false) && it.set(0) }
+
+// Last moves to the last entry.
+func (it *TableIter) Last() bool {
+	return it.r != nil && it.load(len(it.r.slots)-1, true) && it.set(it.block.entries()-1)
+}
+
+// SeekGE moves to the newest version of the first user key at or after user.
+func (it *TableIter) SeekGE(user []byte) bool {
+	if it.r == nil || !it.load(it.r.index.find(user), false) {
+		return false
+	}
+	if i, _ := it.block.find(user, ^uint64(0)); i < it.block.entries() {
+		return it.set(i)
+	}
+	return it.load(it.index+1, false) && it.set(0)
+}
+
+// SeekLT moves to the oldest version of the last user key before user.
+func (it *TableIter) SeekLT(user []byte) bool {
+	if it.r == nil {
+		return false
+	}
+	i := it.r.index.find(user)
+	if i == len(it.r.slots) {
+		return it.Last()
+	}
+	if !it.load(i, true) {
+		return false
+	}
+	if j, _ := it.block.find(user, ^uint64(0)); j > 0 {
+		return it.set(j - 1)
+	}
+	return it.load(i-1, true) && it.set(it.block.entries()-1)
+}
+
+// Next moves to the entry after this one.
+func (it *TableIter) Next() bool {
+	if !it.valid {
+		return false
+	}
+	if it.entry+1 < it.block.entries() {
+		return it.set(it.entry + 1)
+	}
+	return it.load(it.index+1, false) && it.set(0)
+}
+
+// Prev moves to the entry before this one.
+func (it *TableIter) Prev() bool {
+	if !it.valid {
+		return false
+	}
+	if it.entry > 0 {
+		return it.set(it.entry - 1)
+	}
+	return it.load(it.index-1, true) && it.set(it.block.entries()-1)
+}
+
+// set moves to entry i of the block, which exists.
+func (it *TableIter) set(i int) bool {
+	suffix, trailer, value := it.block.entry(i)
+	it.key = append(it.key[:it.block.prefix], suffix...)
+	it.trailer, it.value = trailer, value
+	it.entry, it.valid = i, true
+	return true
+}
+
+// load makes block i the current one; it reports false when there is no such block or it cannot be
+// read.
+func (it *TableIter) load(i int, backward bool) bool {
+	it.valid = false
+	if it.err != nil || it.r == nil || i < 0 || i >= len(it.r.slots) {
+		return false
+	}
+	if it.block != nil && it.index == i {
+		return true
+	}
+	b := it.r.slots[i].Load()
+	if b != nil {
+		it.hits++
+		if !it.o.NoFill {
+			b.touch()
+		}
+	} else if b, it.err = it.read(i, backward); it.err != nil {
+		it.block = nil
+		return false
+	}
+	it.block, it.index = b, i
+	it.key = append(it.key[:0], b.commonPrefix()...)
+	return true
+}
+
+// read returns block i from the window, which it moves first if need be.
+func (it *TableIter) read(i int, backward bool) (*block, error) {
+	it.misses++
+	offsets := it.r.index.offsets
+	if i < it.windowFrom || i >= it.windowTo {
+		from, to := it.window(i, backward)
+		it.windowFrom, it.windowTo = 0, 0
+		it.block = nil // it may lie in the window
+		it.scratch.stored = resize(it.scratch.stored, int(offsets[to]-offsets[from]))
+		err := readFull(it.r.f, it.scratch.stored, it.r.id.Num, int64(offsets[from]))
+		if err != nil {
+			return nil, err
+		}
+		it.windowFrom, it.windowTo = from, to
+	}
+	start := offsets[it.windowFrom]
+	stored := it.scratch.stored[offsets[i]-start : offsets[i+1]-start]
+	return it.r.decode(i, stored, &it.scratch, !it.o.NoFill)
+}
+
+// window returns the blocks [from, to) to read when block i is wanted.
+func (it *TableIter) window(i int, backward bool) (from, to int) {
+	offsets, limit := it.r.index.offsets, uint64(max(it.o.ReadaheadBytes, 0))
+	from, to = i, i+1
+	for !backward && to+1 < len(offsets) && offsets[to+1]-offsets[from] <= limit {
+		to++
+	}
+	for backward && from > 0 && offsets[to]-offsets[from-1] <= limit {
+		from--
+	}
+	return from, to
+}
+
+// String names the iterator's table, for messages of merges over many.
+func (it *TableIter) String() string {
+	if it.r == nil {
+		return "closed iterator"
+	}
+	return fmt.Sprintf("iterator of table %d", it.r.id.Num)
+}
