@@ -1,0 +1,2 @@
+// Package netquic carries calls over QUIC.
+package netquic

@@ -1,0 +1,150 @@
+package netquic
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Wire constants: never renumbered.
+const (
+	kindRequest  = 1 // client to server
+	kindResponse = 2 // server to client
+)
+
+// Status of a response: wire constants, never renumbered.
+const (
+	statusOK         = 0 // body: the answer
+	statusError      = 1 // body: u32 code, then the message
+	statusOverloaded = 2 // no body; not executed
+	statusDraining   = 3 // no body; not executed
+	statusExpired    = 4 // no body; the deadline had passed on arrival, not executed
+	statusTooLarge   = 5 // no body; executed, but the answer exceeds the frame limit
+	statusCount      = 6
+)
+
+const (
+	lengthBytes   = 4               // u32 length of everything after itself
+	prefixBytes   = 4 + 1 + 8       // length, kind, request id
+	requestBytes  = prefixBytes + 4 // ... and the milliseconds left
+	responseBytes = prefixBytes + 1 // ... and the status
+	errorBytes    = 4               // u32 code before the message of statusError
+)
+
+// side tells which kinds a lane's end accepts: a server reads requests, a client responses.
+type side uint8
+
+const (
+	serverSide side = kindRequest
+	clientSide side = kindResponse
+)
+
+// frame is one parsed frame. body points into the read buffer and is valid until it is refilled.
+type frame struct {
+	id     uint64
+	millis uint32 // requests: milliseconds the caller still has
+	status uint8  // responses
+	body   []byte
+}
+
+// FrameError says why the bytes of a lane are not frames. The connection is closed with Reason.
+type FrameError struct {
+	Reason Reason
+	Detail string
+}
+
+func (e *FrameError) Error() string {
+	return fmt.Sprintf("netquic: %s: %s", e.Reason, e.Detail)
+}
+
+// parseFrame reads the frame at the start of b, as the given side may receive it, and returns the
+// bytes it took. With an incomplete frame it returns n == 0 and need, the size of the whole frame
+// as far as b tells. Length and kind are judged as soon as they are there, before any of the body
+// is waited for. No more than maxBytes are ever asked for.
+func parseFrame(b []byte, s side, maxBytes int) (f frame, n, need int, err error) {
+	if len(b) < lengthBytes {
+		return f, 0, prefixBytes, nil
+	}
+	head := responseBytes
+	if s == serverSide {
+		head = requestBytes
+	}
+	length := int64(binary.LittleEndian.Uint32(b))
+	if length > int64(maxBytes-lengthBytes) {
+		return f, 0, 0, &FrameError{ReasonFrameTooLong,
+			fmt.Sprintf("%d bytes declared, limit %d", length+lengthBytes, maxBytes)}
+	}
+	if len(b) > lengthBytes && b[lengthBytes] != byte(s) {
+		return f, 0, 0, &FrameError{ReasonUnknownKind, fmt.Sprintf("kind %d", b[lengthBytes])}
+	}
+	need = lengthBytes + int(length)
+	if need < head {
+		return f, 0, 0, &FrameError{ReasonMalformed, fmt.Sprintf("frame of %d bytes", need)}
+	}
+	if len(b) < need {
+		return f, 0, need, nil
+	}
+	f.id = binary.LittleEndian.Uint64(b[lengthBytes+1:])
+	f.body = b[head:need:need]
+	if s == serverSide {
+		f.millis = binary.LittleEndian.Uint32(b[prefixBytes:])
+		return f, need, need, nil
+	}
+	f.status = b[prefixBytes]
+	if reason := checkStatus(f.status, len(f.body)); reason != "" {
+		return frame{}, 0, 0, &FrameError{ReasonMalformed, reason}
+	}
+	return f, need, need, nil
+}
+
+// checkStatus says what is wrong with a response of this status and body length, or nothing.
+func checkStatus(status uint8, bodyBytes int) string {
+	switch {
+	case status >= statusCount:
+		return fmt.Sprintf("status %d", status)
+	case status == statusError && bodyBytes < errorBytes:
+		return fmt.Sprintf("error answer with a body of %d bytes", bodyBytes)
+	case status > statusError && bodyBytes > 0:
+		return fmt.Sprintf("status %d followed by %d bytes", status, bodyBytes)
+	}
+	return ""
+}
+
+// appendRequest appends a whole request frame.
+func appendRequest(dst []byte, id uint64, millis uint32, body []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(requestBytes-lengthBytes+len(body)))
+	dst = append(dst, kindRequest)
+	dst = binary.LittleEndian.AppendUint64(dst, id)
+	dst = binary.LittleEndian.AppendUint32(dst, millis)
+	return append(dst, body...)
+}
+
+// openResponse appends the head of a response whose body is appended next; closeResponse then sets
+// the length.
+func openResponse(dst []byte, id uint64, status uint8) []byte {
+	dst = append(dst, 0, 0, 0, 0, kindResponse)
+	dst = binary.LittleEndian.AppendUint64(dst, id)
+	return append(dst, status)
+}
+
+// closeResponse sets the length of the response that starts at dst[start:] and ends with dst.
+func closeResponse(dst []byte, start int) {
+	binary.LittleEndian.PutUint32(dst[start:], uint32(len(dst)-start-lengthBytes))
+}
+
+// appendStatus appends a response without a body.
+func appendStatus(dst []byte, id uint64, status uint8) []byte {
+	start := len(dst)
+	dst = openResponse(dst, id, status)
+	closeResponse(dst, start)
+	return dst
+}
+
+// appendError appends an application error.
+func appendError(dst []byte, id uint64, code uint32, message string) []byte {
+	start := len(dst)
+	dst = openResponse(dst, id, statusError)
+	dst = binary.LittleEndian.AppendUint32(dst, code)
+	dst = append(dst, message...)
+	closeResponse(dst, start)
+	return dst
+}

@@ -1,0 +1,277 @@
+package netquic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Handler answers the calls of a Server. Both methods are called by many goroutines at once.
+type Handler interface {
+	// TryCall answers a request that needs no waiting, on the goroutine that reads the lane: it
+	// appends the answer to dst and returns it with ok. With ok false the request goes to Call.
+	// It must not block: all calls behind it on the lane wait. req and dst are valid until return.
+	TryCall(req, dst []byte) (resp []byte, ok bool)
+	// Call answers one request; it may block until ctx ends, which is when the caller's deadline
+	// passes or its connection breaks. It appends the answer to dst and returns it. req, dst and
+	// ctx are valid until return. A returned error reaches the caller as a *RemoteError: as it is
+	// when it is one, otherwise with code 0 and the error's text.
+	Call(ctx context.Context, req, dst []byte) ([]byte, error)
+}
+
+const (
+	// handshakesUnchecked is how many handshakes may be under way before new clients must first
+	// prove their address by a round trip (Retry), which costs the server no memory.
+	handshakesUnchecked = 64
+	// lingerTimeout is how long a drained connection may take to deliver its last answers.
+	lingerTimeout = 2 * time.Second
+)
+
+// Server answers calls on one UDP port. All methods may be called from any goroutine; Serve once.
+type Server struct {
+	// Fixed after Listen.
+	o         Options
+	transport *quic.Transport
+	listener  *quic.Listener
+	handler   Handler // fixed by Serve
+
+	// Own synchronisation.
+	counters   counters
+	workers    workers
+	wg         sync.WaitGroup // connections, lanes, workers
+	inFlight   atomic.Int64   // calls and read batches under way on the whole server
+	draining   atomic.Bool
+	idle       chan struct{} // gets a token when inFlight falls to zero while draining
+	stopped    chan struct{} // closed at the end of Shutdown
+	shutdownMu sync.Mutex    // one Shutdown at a time
+
+	mu      sync.Mutex
+	serving bool
+	closed  bool
+	conns   map[*serverConn]struct{}
+}
+
+// Listen opens the UDP port of a server. Connections are taken once Serve runs.
+func Listen(addr string, o Options) (*Server, error) {
+	if o.Identity == nil {
+		return nil, errors.New("netquic: Options.Identity is missing")
+	}
+	o = o.withDefaults(30 * time.Second)
+	socket, err := o.listenSocket(addr)
+	if err != nil {
+		return nil, fmt.Errorf("netquic: listen %s: %w", addr, err)
+	}
+	s := &Server{
+		o:       o,
+		idle:    make(chan struct{}, 1),
+		stopped: make(chan struct{}),
+		conns:   make(map[*serverConn]struct{}),
+	}
+	s.workers.jobs = make(chan *job)
+	s.transport = &quic.Transport{
+		Conn:                socket,
+		ConnectionIDLength:  8,
+		StatelessResetKey:   &o.Identity.reset,
+		TokenGeneratorKey:   &o.Identity.token,
+		VerifySourceAddress: func(net.Addr) bool { return s.counters.handshakes.Load() > handshakesUnchecked },
+		ConnContext:         s.admit,
+	}
+	conf := o.quicConfig()
+	conf.MaxIncomingStreams = maxLanes
+	conf.RequireStreamCreditRelease = true // never released: no more lanes by ending old ones
+	onWrongProtocol := func() { s.counters.wrongProtocol.Add(1) }
+	s.listener, err = s.transport.Listen(o.Identity.tlsConfig(onWrongProtocol), conf)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("netquic: listen %s: %w", addr, err), socket.Close())
+	}
+	return s, nil
+}
+
+// Addr returns the address the server listens on.
+func (s *Server) Addr() net.Addr { return s.transport.Conn.LocalAddr() }
+
+// admit is asked before a connection costs anything; an error refuses it.
+func (s *Server) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	if s.draining.Load() {
+		return nil, errDraining
+	}
+	c := &s.counters
+	if c.connections.Add(1) > int64(s.o.MaxConnections) {
+		c.connections.Add(-1)
+		c.refused.Add(1)
+		return nil, errors.New("netquic: too many connections")
+	}
+	c.handshakes.Add(1)
+	a := &admission{counters: c}
+	context.AfterFunc(ctx, a.closed)
+	return context.WithValue(ctx, admissionKey{}, a), nil
+}
+
+// admission counts one connection from its first packet to its end.
+type admission struct {
+	counters *counters
+	complete atomic.Bool // the handshake
+}
+
+type admissionKey struct{}
+
+func (a *admission) accepted() {
+	if a.complete.CompareAndSwap(false, true) {
+		a.counters.handshakes.Add(-1)
+		a.counters.accepted.Add(1)
+	}
+}
+
+func (a *admission) closed() {
+	if a.complete.CompareAndSwap(false, true) {
+		a.counters.handshakes.Add(-1)
+		a.counters.handshakesFailed.Add(1)
+	}
+	a.counters.connections.Add(-1)
+}
+
+// Serve takes connections and answers their calls with h, until Shutdown is called or ctx ends.
+// The end of ctx closes everything at once; call Shutdown first to let calls finish. Serve returns
+// when all goroutines of the server have ended, with nil after either of these.
+func (s *Server) Serve(ctx context.Context, h Handler) error {
+	s.mu.Lock()
+	if s.serving || s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.serving = true
+	s.handler = h
+	s.wg.Add(1)
+	s.mu.Unlock()
+
+	stop := context.AfterFunc(ctx, func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.Shutdown(now)
+	})
+	defer stop()
+	err := s.accept()
+	s.wg.Done()
+	<-s.stopped
+	return err
+}
+
+func (s *Server) accept() error {
+	for {
+		qc, err := s.listener.Accept(context.Background())
+		if errors.Is(err, quic.ErrServerClosed) || errors.Is(err, quic.ErrTransportClosed) {
+			return nil
+		}
+		if err != nil {
+			go s.Shutdown(context.Background())
+			return fmt.Errorf("netquic: %w", err)
+		}
+		if a, ok := qc.Context().Value(admissionKey{}).(*admission); ok {
+			a.accepted()
+		}
+		c := newServerConn(s, qc)
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			c.close(ReasonShutdown, "")
+			continue
+		}
+		s.conns[c] = struct{}{}
+		s.wg.Add(1)
+		s.mu.Unlock()
+		go c.run()
+	}
+}
+
+// enter and leave bracket work that Shutdown waits for. Whoever enters and then sees draining
+// unset is waited for, because Shutdown sets draining before it looks at inFlight.
+func (s *Server) enter() { s.inFlight.Add(1) }
+
+func (s *Server) leave() {
+	if s.inFlight.Add(-1) == 0 && s.draining.Load() {
+		select {
+		case s.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Shutdown stops the server: from now on calls and connections are refused, which clients retry
+// elsewhere or later; calls that run are finished and their answers delivered; then connections
+// are closed with ReasonShutdown and the port is released. When ctx ends first the rest is cut
+// off, and its error returned. Further calls wait for the first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	s.shutdownMu.Lock()
+	defer s.shutdownMu.Unlock()
+	select {
+	case <-s.stopped:
+		return nil
+	default:
+	}
+	err := s.drain(ctx)
+
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.listener.Close()
+	for _, c := range s.connections() {
+		c.close(ReasonShutdown, "")
+	}
+	s.wg.Wait()
+	s.workers.stop()
+	err = errors.Join(err, s.transport.Close(), s.transport.Conn.Close())
+	close(s.stopped)
+	return err
+}
+
+// drain waits until nothing is in flight, ends all lanes, and waits until their clients, having
+// read everything, have closed the connections.
+func (s *Server) drain(ctx context.Context) error {
+	for s.inFlight.Load() > 0 {
+		select {
+		case <-s.idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	conns := s.connections()
+	for _, c := range conns {
+		c.endLanes()
+	}
+	linger, cancel := context.WithTimeout(ctx, lingerTimeout)
+	defer cancel()
+	for _, c := range conns {
+		if !c.used() {
+			continue
+		}
+		select {
+		case <-c.qc.Context().Done():
+		case <-linger.Done():
+			return ctx.Err() // nil when only the linger time passed
+		}
+	}
+	return nil
+}
+
+func (s *Server) connections() []*serverConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := make([]*serverConn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+func (s *Server) forget(c *serverConn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}

@@ -1,0 +1,287 @@
+package netquic
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// serverConn is one connection of a client.
+type serverConn struct {
+	// Fixed after newServerConn.
+	s  *Server
+	qc *quic.Conn
+
+	// Own synchronisation.
+	calls atomic.Int64 // in Handler.Call or waiting for it
+	bytes atomic.Int64 // of their requests
+
+	mu    sync.Mutex
+	lanes []*serverLane
+	ended bool // endLanes was called: new lanes end at once
+}
+
+func newServerConn(s *Server, qc *quic.Conn) *serverConn { return &serverConn{s: s, qc: qc} }
+
+// run takes the client's lanes until the connection ends.
+func (c *serverConn) run() {
+	defer c.s.wg.Done()
+	for {
+		stream, err := c.qc.AcceptStream(context.Background())
+		if err != nil {
+			break
+		}
+		l := newServerLane(c, stream)
+		c.mu.Lock()
+		c.lanes = append(c.lanes, l)
+		ended := c.ended
+		c.mu.Unlock()
+		if ended {
+			l.out.close()
+		}
+		c.s.wg.Add(2)
+		go l.read()
+		go l.write()
+	}
+	<-c.qc.Context().Done()
+	c.s.counters.countClosed(connectionCause(c.qc))
+	c.s.forget(c)
+}
+
+func (c *serverConn) close(reason Reason, detail string) {
+	if detail == "" {
+		detail = reason.String()
+	}
+	c.qc.CloseWithError(quic.ApplicationErrorCode(reason), detail)
+}
+
+// endLanes ends all lanes once what is queued on them is written: the client then knows that
+// whatever it got no answer for was not executed.
+func (c *serverConn) endLanes() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	for _, l := range c.lanes {
+		l.out.close()
+	}
+}
+
+// used tells whether the client has ever sent anything.
+func (c *serverConn) used() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.lanes) > 0
+}
+
+// admit takes a call of this connection in, or tells that there are too many.
+func (c *serverConn) admit(bytes int) bool {
+	calls, held := c.calls.Add(1), c.bytes.Add(int64(bytes))
+	if calls == 1 || calls <= int64(c.s.o.MaxInFlight) && held <= c.s.o.MaxInFlightBytes {
+		c.s.enter()
+		c.s.counters.inFlight.Add(1)
+		return true
+	}
+	c.calls.Add(-1)
+	c.bytes.Add(-int64(bytes))
+	return false
+}
+
+func (c *serverConn) release(bytes int) {
+	c.calls.Add(-1)
+	c.bytes.Add(-int64(bytes))
+	c.s.counters.inFlight.Add(-1)
+	c.s.leave()
+}
+
+// serverLane is one long-lived stream of calls. Its reading goroutine parses requests, answers
+// what needs no waiting, and hands the rest to workers; its writing goroutine sends the answers.
+type serverLane struct {
+	c      *serverConn
+	stream *quic.Stream
+	in     *frameReader
+	out    *groupWriter
+
+	// Of the reading goroutine.
+	answers []byte      // of the current read batch, not yet queued
+	slow    *time.Timer // runs while a frame is incomplete
+	armed   bool
+	kept    int // bytes of the incomplete frame when slow was last set
+}
+
+func newServerLane(c *serverConn, stream *quic.Stream) *serverLane {
+	l := &serverLane{c: c, stream: stream}
+	l.in = newFrameReader(stream, serverSide, c.s.o.MaxFrameBytes)
+	l.out = newGroupWriter(stream)
+	l.out.limit = c.s.o.FrameTimeout
+	l.out.stall = stoppedTimer(func() { c.close(ReasonSlowReader, "") })
+	l.slow = stoppedTimer(func() { c.close(ReasonSlowFrame, "") })
+	return l
+}
+
+func stoppedTimer(f func()) *time.Timer {
+	t := time.AfterFunc(time.Hour, f)
+	t.Stop()
+	return t
+}
+
+func (l *serverLane) write() {
+	defer l.c.s.wg.Done()
+	if err := l.out.run(); err != nil {
+		l.out.stall.Stop()
+		l.stream.CancelRead(0) // a lane that cannot answer takes no requests
+	}
+}
+
+// read is the reading goroutine.
+func (l *serverLane) read() {
+	defer l.c.s.wg.Done()
+	defer l.slow.Stop()
+	for {
+		n, err := l.in.fill()
+		if err != nil {
+			l.ended(err)
+			return
+		}
+		l.c.s.counters.bytesIn.Add(uint64(n))
+		if err := l.batch(time.Now()); err != nil {
+			var fe *FrameError
+			if errors.As(err, &fe) {
+				l.c.close(fe.Reason, fe.Detail)
+			}
+			l.out.die()
+			return
+		}
+	}
+}
+
+// ended handles the end of what the client sends on this lane.
+func (l *serverLane) ended(err error) {
+	switch {
+	case !errors.Is(err, io.EOF):
+		l.out.die()
+	case l.in.partial() > 0:
+		l.out.die()
+		l.c.close(ReasonTruncated, "")
+	default:
+		l.out.close() // answers of calls still running are dropped: nobody reads them
+	}
+}
+
+// batch handles all whole frames of the read buffer and queues their answers at once.
+func (l *serverLane) batch(now time.Time) error {
+	s := l.c.s
+	s.enter()
+	defer s.leave()
+	draining := s.draining.Load()
+	var calls, inline uint64
+	for {
+		f, ok, err := l.in.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		switch {
+		case draining:
+			s.counters.drained.Add(1)
+			l.answers = appendStatus(l.answers, f.id, statusDraining)
+		case f.millis == 0:
+			s.counters.expired.Add(1)
+			l.answers = appendStatus(l.answers, f.id, statusExpired)
+		default:
+			calls++
+			if l.tryCall(f) {
+				inline++
+			} else if !l.dispatch(f, now) {
+				calls--
+			}
+		}
+		if len(l.answers) >= readBufferBytes {
+			l.flush()
+		}
+	}
+	l.flush()
+	l.watch()
+	if calls > 0 {
+		s.counters.calls.Add(calls)
+	}
+	if inline > 0 {
+		s.counters.inline.Add(inline)
+	}
+	return nil
+}
+
+// tryCall lets the handler answer straight into the batch of answers.
+func (l *serverLane) tryCall(f frame) bool {
+	start := len(l.answers)
+	head := openResponse(l.answers, f.id, statusOK)
+	resp, ok := l.c.s.handler.TryCall(f.body, head)
+	if !ok {
+		l.answers = head[:start]
+		return false
+	}
+	l.answers = finish(resp, start, f.id, l.c.s.o.MaxFrameBytes)
+	return true
+}
+
+// finish completes the answer that starts at resp[start:] with an open response.
+func finish(resp []byte, start int, id uint64, maxBytes int) []byte {
+	if len(resp) < start+responseBytes {
+		panic("netquic: the handler did not append its answer to dst")
+	}
+	if len(resp)-start > maxBytes {
+		return appendStatus(resp[:start], id, statusTooLarge)
+	}
+	closeResponse(resp, start)
+	return resp
+}
+
+// dispatch hands a request to a worker, or answers that there are too many.
+func (l *serverLane) dispatch(f frame, now time.Time) bool {
+	if !l.c.admit(len(f.body)) {
+		l.c.s.counters.overloaded.Add(1)
+		l.answers = appendStatus(l.answers, f.id, statusOverloaded)
+		return false
+	}
+	j := takeJob()
+	j.lane = l
+	j.id = f.id
+	j.req = append(j.req[:0], f.body...)
+	j.ctx.parent = l.c.qc.Context()
+	j.ctx.deadline = now.Add(time.Duration(f.millis) * time.Millisecond)
+	l.c.s.workers.start(j)
+	return true
+}
+
+func (l *serverLane) flush() {
+	if len(l.answers) == 0 {
+		return
+	}
+	l.c.s.counters.bytesOut.Add(uint64(len(l.answers)))
+	l.answers = l.out.sendSwap(l.answers)
+	if cap(l.answers) > retainBufferBytes {
+		l.answers = nil
+	}
+}
+
+// watch gives an incomplete frame FrameTimeout from its first byte, and again for every 64 KiB of
+// it that arrive. A timer of its own, because a read deadline would cost an allocation and two
+// locks per read.
+func (l *serverLane) watch() {
+	n := l.in.partial()
+	switch {
+	case n == 0 && l.armed:
+		l.slow.Stop()
+		l.armed = false
+	case n > 0 && (!l.armed || n < l.kept || n >= l.kept+readBufferBytes):
+		l.slow.Reset(l.c.s.o.FrameTimeout)
+		l.armed = true
+		l.kept = n
+	}
+}

@@ -1,0 +1,189 @@
+package netquic
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	queueBytes = 1 << 20   // a lane with this much unwritten makes its producers wait
+	writeBytes = 256 << 10 // one Write: the unit in which a slow reader must make progress
+)
+
+// groupWriter sends what many goroutines queue on one lane: whoever has something appends it to
+// out, and the lane's writing goroutine takes everything queued and issues one Write, while the
+// next group gathers. Under load many small frames thus share a packet and a system call.
+type groupWriter struct {
+	dst   io.WriteCloser
+	stall *time.Timer   // fires when the peer does not take a Write in time; nil: never
+	limit time.Duration // how long one Write may take
+
+	mu    sync.Mutex
+	work  sync.Cond // the writing goroutine waits here
+	out   []byte
+	spare []byte // the previous batch's buffer
+	taken uint64 // batches given to the stream so far; a frame of batch n is unsent while n == taken
+	state writerState
+	room  chan struct{} // closed when out is taken; nil while nobody waits
+}
+
+type writerState uint8
+
+const (
+	writerOpen    writerState = iota
+	writerClosing             // write what is queued, then close the stream
+	writerDead                // drop everything
+)
+
+func newGroupWriter(dst io.WriteCloser) *groupWriter {
+	w := &groupWriter{dst: dst}
+	w.work.L = &w.mu
+	return w
+}
+
+// run writes until the writer is closed or fails. It returns nil after a clean close.
+func (w *groupWriter) run() error {
+	w.mu.Lock()
+	for {
+		for len(w.out) == 0 && w.state == writerOpen {
+			w.work.Wait()
+		}
+		if w.state == writerDead {
+			w.mu.Unlock()
+			return io.ErrClosedPipe
+		}
+		if len(w.out) == 0 {
+			w.state = writerDead
+			w.mu.Unlock()
+			return w.dst.Close()
+		}
+		batch := w.out
+		w.out = w.spare[:0]
+		w.spare = nil
+		w.taken++
+		w.roomLocked()
+		w.mu.Unlock()
+
+		err := w.write(batch)
+
+		w.mu.Lock()
+		if err != nil {
+			w.dieLocked()
+			w.mu.Unlock()
+			return err
+		}
+		if cap(batch) <= retainBufferBytes {
+			w.spare = batch
+		}
+	}
+}
+
+func (w *groupWriter) write(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), writeBytes)
+		if w.stall != nil {
+			w.stall.Reset(w.limit)
+		}
+		if _, err := w.dst.Write(b[:n]); err != nil {
+			return err
+		}
+		if w.stall != nil {
+			w.stall.Stop()
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// send queues a copy of b, waiting while the lane is over its limit. On a dead lane it does nothing.
+func (w *groupWriter) send(b []byte) {
+	w.mu.Lock()
+	for len(w.out) >= queueBytes && w.state == writerOpen {
+		w.waitRoomLocked(context.Background(), time.Time{})
+	}
+	if w.state == writerOpen {
+		w.out = append(w.out, b...)
+		w.work.Signal()
+	}
+	w.mu.Unlock()
+}
+
+// sendSwap queues b like send and returns a buffer to gather the next answers in: when nothing is
+// queued the buffers are swapped instead of copied.
+func (w *groupWriter) sendSwap(b []byte) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.out) >= queueBytes && w.state == writerOpen {
+		w.waitRoomLocked(context.Background(), time.Time{})
+	}
+	if w.state != writerOpen {
+		return b[:0]
+	}
+	if len(w.out) == 0 {
+		w.out, b = b, w.out
+	} else {
+		w.out = append(w.out, b...)
+	}
+	w.work.Signal()
+	return b[:0]
+}
+
+// waitRoomLocked waits until what is queued has been taken. It gives up when ctx ends or the
+// deadline, if there is one, passes. It unlocks mu meanwhile.
+func (w *groupWriter) waitRoomLocked(ctx context.Context, deadline time.Time) error {
+	if w.room == nil {
+		w.room = make(chan struct{})
+	}
+	room := w.room
+	w.mu.Unlock()
+	defer w.mu.Lock()
+	var expired <-chan time.Time
+	if !deadline.IsZero() {
+		t := time.NewTimer(time.Until(deadline))
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case <-room:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-expired:
+		return ErrTimeout
+	}
+}
+
+// roomLocked wakes whoever waits for room.
+func (w *groupWriter) roomLocked() {
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+}
+
+// close writes what is queued, then closes the stream. Later sends do nothing.
+func (w *groupWriter) close() {
+	w.mu.Lock()
+	if w.state == writerOpen {
+		w.state = writerClosing
+		w.work.Signal()
+		w.roomLocked()
+	}
+	w.mu.Unlock()
+}
+
+// die drops what is queued and wakes everyone.
+func (w *groupWriter) die() {
+	w.mu.Lock()
+	w.dieLocked()
+	w.mu.Unlock()
+}
+
+func (w *groupWriter) dieLocked() {
+	w.state = writerDead
+	w.out, w.spare = nil, nil
+	w.work.Signal()
+	w.roomLocked()
+}
