@@ -1,0 +1,50 @@
+package compaction
+
+// Debt estimates the bytes that compactions have to read and write before the tree is in shape:
+// what is above its target in each level goes down one level and rewrites its share there, and
+// that adds to the next. 0 if and only if no level is above its target. Continuous in the
+// sizes, for a fixed set of level-0 tables.
+func (c Config) Debt(s *Sizes, zeroTables int) uint64 {
+	c = c.WithDefaults()
+	t := c.Targets(s)
+	scores := c.Scores(s, &t, zeroTables)
+	var debt, carried float64
+	if scores[0] > 1 {
+		carried = float64(s[0]) * (1 - 1/scores[0])
+		debt = carried + float64(s[t.Base])*(1-1/scores[0])
+	}
+	for i := t.Base; i < bottomLevel; i++ {
+		size := float64(s[i]) + carried
+		carried = max(size-float64(t.Bytes[i]), 0)
+		if carried > 0 {
+			debt += carried * (1 + float64(s[i+1])/max(size, float64(c.BaseBytes)))
+		}
+	}
+	return uint64(debt)
+}
+
+const (
+	// softRuns is the number of level-0 tables, in multiples of the trigger, at pressure 1.
+	softRuns = 3
+	// softDebt is the debt at pressure 1, in multiples of BaseBytes: with the defaults 8 GiB,
+	// which is several seconds of compaction on any machine and so leaves time to react.
+	softDebt = 32
+)
+
+// Pressure says how far compaction is behind: 0 is in shape, 1 is as far behind as it should ever
+// get, more is worse, without a bound. It is the larger of two straight lines, in the count of
+// level-0 tables above the trigger and in the debt. Above 0, Picker.Pick finds a job if nothing
+// is busy.
+func (c Config) Pressure(s *Sizes, zeroTables int) float64 {
+	c = c.WithDefaults()
+	trigger := float64(c.LevelZeroTrigger)
+	runs := (float64(zeroTables) - trigger) / (trigger * (softRuns - 1))
+	debt := float64(c.Debt(s, zeroTables)) / (softDebt * float64(c.BaseBytes))
+	return max(runs, debt, 0)
+}
+
+// Pressure is Config.Pressure for the tree as it stands. O(n) in tables: for once per change.
+func Pressure(l *Levels, c Config) float64 {
+	s := l.Sizes()
+	return c.Pressure(&s, len(l[0]))
+}

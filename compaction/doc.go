@@ -1,0 +1,2 @@
+// Package compaction keeps a log-structured merge tree in shape.
+package compaction

@@ -1,0 +1,251 @@
+package compaction
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"kvd/sstable"
+)
+
+// yieldBytes is how much input is merged between offers to run something else. The Go scheduler
+// preempts a busy goroutine only after 10 ms, and with every processor merging that is what a
+// foreground read then waits. 64 KiB is about 50 us of merging.
+const yieldBytes = 64 << 10
+
+// Output is a table being written. Add takes entries in ascending order and keeps neither slice.
+// Finish makes the table complete and durable. Abort removes it, finished or not.
+type Output interface {
+	Add(k sstable.Key, value []byte) error
+	EstimatedBytes() uint64
+	Finish() (sstable.Meta, error)
+	Abort()
+}
+
+// Env is what a job needs of the world. Open and Create are called on the goroutine of Run.
+type Env struct {
+	// Open returns an iterator over an input table. Run closes it.
+	Open func(*sstable.Meta) (sstable.Iterator, error)
+	// Create starts an output table for a level.
+	Create func(level int) (Output, error)
+	// Snapshots are the sequence numbers of the live snapshots, ascending, taken after the
+	// levels the job was picked from. Readers that are not in it must hold on to the inputs, or
+	// read at a sequence number they took after they took the levels they read from.
+	Snapshots []sstable.Seq
+}
+
+// Stats counts the work of one job. A move counts nothing.
+type Stats struct {
+	BytesRead, BytesWritten uint64
+	EntriesIn, EntriesOut   uint64
+	Shadowed, Dropped       uint64 // versions no reader can want; tombstones with nothing to hide
+}
+
+// Result is what a job made: tables for its target level, sorted by key, not yet installed.
+type Result struct {
+	Added []sstable.Meta
+	Stats Stats
+}
+
+// CountError reports that entries were lost or invented between the inputs of a job and its
+// outputs. The outputs have been removed; an input table or the memory of the machine is damaged.
+type CountError struct {
+	What      string
+	Want, Got uint64
+}
+
+func (e *CountError) Error() string {
+	return fmt.Sprintf("compaction: %s: want %d entries, got %d", e.What, e.Want, e.Got)
+}
+
+// Run merges the inputs of the job into new tables and returns them. It installs nothing. If it
+// fails, or ctx ends, no output is left behind. For a move there is nothing to do: the result is
+// the input itself.
+func Run(ctx context.Context, j Job, c Config, e Env) (Result, error) {
+	if j.Move {
+		return Result{Added: []sstable.Meta{*j.Inputs[0][0]}}, nil
+	}
+	if j.TableBytes == 0 {
+		j.TableBytes = c.WithDefaults().TableBytes
+	}
+	r := &runner{job: &j, env: &e, reduce: makeReducer(e.Snapshots, j.Below)}
+	r.cut.tableBytes = j.TableBytes
+	if len(j.Below) > 0 {
+		r.cut.next = j.Below[0]
+	}
+	err := r.merge(ctx)
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		for _, out := range r.outputs {
+			out.Abort()
+		}
+		return Result{}, err
+	}
+	r.stats.BytesRead = j.InputBytes()
+	for i := range r.added {
+		r.stats.BytesWritten += r.added[i].Bytes
+	}
+	return Result{Added: r.added, Stats: r.stats}, nil
+}
+
+// runner is the state of one Run.
+type runner struct {
+	job *Job
+	env *Env
+
+	reduce  reducer
+	cut     cutter
+	out     Output // being written, or nil
+	first   sstable.Key
+	written uint64 // entries given to out
+	outputs []Output
+	added   []sstable.Meta
+	stats   Stats
+}
+
+// sources returns the inputs as sorted runs: each level-0 table alone, other levels as a whole.
+func (r *runner) sources() []sstable.Iterator {
+	var its []sstable.Iterator
+	add := func(tables []*sstable.Meta) {
+		if len(tables) > 0 {
+			its = append(its, &source{open: r.env.Open, tables: tables})
+		}
+	}
+	if r.job.Level == 0 {
+		for i := range r.job.Inputs[0] {
+			add(r.job.Inputs[0][i : i+1])
+		}
+	} else {
+		add(r.job.Inputs[0])
+	}
+	add(r.job.Inputs[1])
+	return its
+}
+
+// merge reads all inputs once, in order, and writes what the reducer keeps.
+func (r *runner) merge(ctx context.Context) (err error) {
+	its := r.sources()
+	m := sstable.NewMerge(its...)
+	defer func() {
+		err = errors.Join(err, m.Close())
+		for _, it := range its {
+			err = errors.Join(err, it.Close())
+		}
+	}()
+	if err := r.copy(ctx, m); err != nil {
+		return err
+	}
+	return r.finish()
+}
+
+// copy is the loop over the entries of a merged iterator. It leaves the last output open.
+func (r *runner) copy(ctx context.Context, m sstable.Iterator) error {
+	credit := 0
+	for ok := m.First(); ok; ok = m.Next() {
+		k := m.Key()
+		credit -= len(k.User) + 8
+		if credit < 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			runtime.Gosched()
+			credit += yieldBytes
+		}
+		r.stats.EntriesIn++
+		trailer, v, fresh, err := r.reduce.step(k)
+		if err != nil {
+			return err
+		}
+		switch v {
+		case shadowed:
+			r.stats.Shadowed++
+			continue
+		case dropped:
+			r.stats.Dropped++
+			continue
+		}
+		k.Trailer = trailer
+		value := m.Value()
+		credit -= len(value)
+		if fresh {
+			if err := r.place(k); err != nil {
+				return err
+			}
+		}
+		if err := r.out.Add(k, value); err != nil {
+			return err
+		}
+		r.written++
+		r.stats.EntriesOut++
+	}
+	return m.Err()
+}
+
+// place makes sure that an output is open that a new user key may be added to.
+func (r *runner) place(k sstable.Key) error {
+	if r.out != nil {
+		if !r.cut.before(k.User, r.out.EstimatedBytes()) {
+			return nil
+		}
+		if err := r.finish(); err != nil {
+			return err
+		}
+	}
+	out, err := r.env.Create(r.job.Target)
+	if err != nil {
+		return err
+	}
+	r.out = out
+	r.outputs = append(r.outputs, out)
+	r.first = k.Clone()
+	r.written = 0
+	r.cut.opened(k.User)
+	return nil
+}
+
+// finish completes the open output, if any, and holds its description against what was written.
+func (r *runner) finish() error {
+	if r.out == nil {
+		return nil
+	}
+	m, err := r.out.Finish()
+	r.out = nil
+	if err != nil {
+		return err
+	}
+	if m.Entries != r.written {
+		return &CountError{What: "finished table", Want: r.written, Got: m.Entries}
+	}
+	if sstable.Compare(m.Smallest, r.first) != 0 {
+		return fmt.Errorf("compaction: output starts at %v, written from %v", m.Smallest, r.first)
+	}
+	if n := len(r.added); n > 0 &&
+		bytes.Compare(r.added[n-1].Largest.User, m.Smallest.User) >= 0 {
+		return fmt.Errorf("compaction: output ends at %v, the next starts at %v",
+			r.added[n-1].Largest, m.Smallest)
+	}
+	r.added = append(r.added, m)
+	return nil
+}
+
+// check verifies that every entry of the inputs was read and accounted for.
+func (r *runner) check() error {
+	var want uint64
+	for _, in := range r.job.Inputs {
+		for _, m := range in {
+			want += m.Entries
+		}
+	}
+	s := &r.stats
+	if s.EntriesIn != want {
+		return &CountError{What: "read from inputs", Want: want, Got: s.EntriesIn}
+	}
+	if got := s.EntriesOut + s.Shadowed + s.Dropped; got != s.EntriesIn {
+		return &CountError{What: "written, shadowed and dropped", Want: s.EntriesIn, Got: got}
+	}
+	return nil
+}
