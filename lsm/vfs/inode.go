@@ -67,9 +67,12 @@ func (n *inode) readLocked(p []byte, off int64) int {
 	return len(p)
 }
 
-// writeLocked puts p at off and grows the file if need be. Room has been made sure of. The caller
-// holds mu.
+// writeLocked puts p at off and grows the file if need be. Room has been made sure of. Writing
+// nothing does nothing, however far out. The caller holds mu.
 func (n *inode) writeLocked(p []byte, off int64) {
+	if len(p) == 0 {
+		return
+	}
 	n.size = max(n.size, off+int64(len(p)))
 	for len(p) > 0 {
 		i, at := int(off/pageBytes), int(off%pageBytes)

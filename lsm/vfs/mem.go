@@ -139,6 +139,10 @@ func (m *Mem) renameLocked(oldname, newname string) error {
 	if err != nil {
 		return err
 	}
+	to, newbase, err := m.locateLocked(newname)
+	if err != nil {
+		return err
+	}
 	e, ok := from.live[oldbase]
 	switch {
 	case oldbase == "":
@@ -146,20 +150,16 @@ func (m *Mem) renameLocked(oldname, newname string) error {
 	case !ok:
 		return syscall.ENOENT
 	}
-	to, newbase, err := m.locateLocked(newname)
-	if err != nil {
-		return err
-	}
 	was, exists := to.live[newbase]
 	switch {
 	case newbase == "" || was.dir != nil:
 		return syscall.EEXIST
 	case exists && was == e: // two names of one file: Unix does nothing
 		return nil
-	case exists && e.dir != nil:
-		return syscall.ENOTDIR
 	case e.dir != nil && e.dir.holds(to):
 		return syscall.EINVAL
+	case exists && e.dir != nil:
+		return syscall.ENOTDIR
 	}
 	m.changeLocked(edit{to, newbase, e}, edit{from, oldbase, entry{}})
 	return nil
