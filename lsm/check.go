@@ -1,0 +1,84 @@
+package lsm
+
+import (
+	"errors"
+	"fmt"
+
+	"kvd/compaction"
+)
+
+// Check verifies the invariants of the tree against the files and returns what is violated:
+//
+//   - levels are in order, disjoint, and no table is newer than one above it that shares its keys;
+//   - every table holds what the manifest says of it, in order, with bounds, counts and sequence
+//     numbers exact and every key in the filter;
+//   - the files in the directory are those of the current version and of the log, and, while
+//     iterators are open, of older versions.
+//
+// It reads every table and is meant for tests and for operators who want to know.
+func (db *DB) Check() error {
+	s := db.acquireState()
+	if s == nil {
+		return ErrClosed
+	}
+	defer db.releaseState(s)
+	if err := s.version.levels.Check(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, tables := range s.version.tables {
+		for _, t := range tables {
+			if err := t.check(); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *table) check() error {
+	if err := t.reader.Verify(); err != nil {
+		return inFile(err, t.name)
+	}
+	it := &namedIter{name: t.name}
+	it.Init(t.reader, compactionInput)
+	err := compaction.CheckTable(t.meta, it)
+	if closeErr := it.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("lsm: check %s: %w", t.name, inFile(err, t.name))
+	}
+	return nil
+}
+
+// checkFiles verifies that the tables on disk are exactly those that some version lists.
+func (db *DB) checkFiles() error {
+	db.mu.Lock()
+	for len(db.dead) > 0 || db.cleaning {
+		db.work.Wait()
+	}
+	db.mu.Unlock()
+	db.installing.Lock()
+	defer db.installing.Unlock()
+	nums, err := listFiles(db.opts.FS, db.dir, fileTable)
+	if err != nil {
+		return err
+	}
+	live := make(map[uint64]bool)
+	for _, tables := range db.state.Load().version.tables {
+		for _, t := range tables {
+			live[t.meta.Num] = true
+		}
+	}
+	for _, num := range nums {
+		if !live[num] {
+			return fmt.Errorf("lsm: table %d is on disk, but no version lists it", num)
+		}
+		delete(live, num)
+	}
+	if len(live) > 0 {
+		return fmt.Errorf("lsm: %d tables of the version are not on disk", len(live))
+	}
+	return nil
+}

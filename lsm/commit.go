@@ -1,0 +1,263 @@
+package lsm
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"kvd/sstable"
+	"kvd/wal"
+)
+
+// Apply makes all writes of the batch visible and durable together or not at all. The batch may be
+// reused afterwards. An empty batch changes nothing; with Sync it still waits until everything
+// before it is durable. Errors are those of Put.
+//
+// This is the hot path of writing, in one screen. Under the commit lock, for 60-100 ns, a commit
+// takes its sequence numbers, its space in the memtable and its place in the log buffer. The
+// memtable is filled outside the lock, by many commits at once; publish restores the order. Then
+// the commit waits for its durability class, sharing the write or sync with those beside it.
+func (db *DB) Apply(b *Batch, d Durability) error {
+	if b.err != nil {
+		return b.err
+	}
+	if b.count == 0 {
+		return db.applyNothing(d)
+	}
+	db.pace.wait(len(b.data))
+	db.lockCommit()
+	if f := db.failure.Load(); f != nil {
+		db.commit.Unlock()
+		return f.err
+	}
+	at, ok := db.commit.mem.reserve(b.arenaBytes)
+	for !ok {
+		if err := db.rotate(b.arenaBytes); err != nil {
+			db.commit.Unlock()
+			return err
+		}
+		at, ok = db.commit.mem.reserve(b.arenaBytes)
+	}
+	mem, log := db.commit.mem, db.wal.Load()
+	first := db.commit.lastSeq + 1
+	last := db.commit.lastSeq + sstable.Seq(b.count)
+	db.commit.lastSeq = last
+	mem.note(b, last)
+	b.seal(first)
+	pos := log.Append(b.data)
+	db.commit.Unlock()
+
+	mem.apply(b, at, first)
+	db.published.publish(first, last)
+	return db.await(log, pos, d)
+}
+
+// lockCommit tries a few times before it queues: a mutex whose waiters have queued for 1 ms hands
+// itself from one sleeping waiter to the next, which for a section this short is the slowest way.
+func (db *DB) lockCommit() {
+	for range 4 {
+		if db.commit.TryLock() {
+			return
+		}
+		runtime.Gosched()
+	}
+	db.commit.Lock()
+}
+
+// await returns when the log below pos has the durability d.
+func (db *DB) await(log *wal.Writer, pos wal.Pos, d Durability) error {
+	var err error
+	switch d {
+	case Sync:
+		err = log.Sync(pos)
+	case Async:
+		err = log.Write(pos)
+	default:
+		if buffered := log.Buffered(); buffered > behindStallBytes {
+			err = log.Write(pos)
+		} else {
+			db.behind.notice(buffered)
+		}
+	}
+	if err != nil {
+		return db.fail("write the log", err)
+	}
+	return nil
+}
+
+func (db *DB) applyNothing(d Durability) error {
+	if f := db.failure.Load(); f != nil {
+		return f.err
+	}
+	if d == NoSync {
+		return nil
+	}
+	log := db.wal.Load()
+	return db.await(log, log.End(), d)
+}
+
+// note accounts for a batch that has been given space. The caller holds the commit lock.
+func (m *memtable) note(b *Batch, last sstable.Seq) {
+	m.lastSeq = last
+	m.entries += uint64(b.count)
+}
+
+// frozenMax is how many frozen memtables may wait for their flush before commits wait too. The
+// pacer slows commits down long before.
+const frozenMax = 2
+
+// rotate freezes the memtable and starts a new one with space for a batch of bytes, and a new log
+// segment with it. The caller holds the commit lock.
+func (db *DB) rotate(bytes int64) error {
+	db.mu.Lock()
+	began := time.Time{}
+	for len(db.frozen) >= frozenMax && db.failure.Load() == nil {
+		if began.IsZero() {
+			began = time.Now()
+		}
+		db.work.Wait()
+	}
+	db.mu.Unlock()
+	if !began.IsZero() {
+		db.counters.stalls.Add(1)
+		db.counters.stallNanos.Add(int64(time.Since(began)))
+	}
+	if f := db.failure.Load(); f != nil {
+		return f.err
+	}
+	next, err := db.segments.take()
+	if err != nil {
+		return db.fail("start a log segment", err)
+	}
+	mem, err := db.newMemtable(bytes, db.commit.mem.commonPrefix())
+	if err != nil {
+		_ = next.file.Close()
+		return db.fail("allocate a memtable", err)
+	}
+	mem.segment = next.num
+	mem.start = db.wal.Load().Rotate(next.file, next.header)
+	db.freeze(mem)
+	return nil
+}
+
+// freeze makes next the memtable being filled and hands the old one to the flush. The caller holds
+// the commit lock.
+func (db *DB) freeze(next *memtable) {
+	db.mu.Lock()
+	db.commit.mem.next = next
+	db.frozen = append(db.frozen, db.commit.mem)
+	db.commit.mem = next
+	db.setStateLocked(next, db.frozen, db.state.Load().version)
+	db.repaceLocked()
+	db.mu.Unlock()
+}
+
+func (db *DB) newMemtable(bytes int64, prefix []byte) (*memtable, error) {
+	a, err := db.arenas.get(bytes + firstOffset*8)
+	if err != nil {
+		return nil, err
+	}
+	m := new(memtable)
+	m.init(a, prefix)
+	return m, nil
+}
+
+// failure is why writes are refused.
+type failure struct {
+	err  error
+	full bool // the disk is full: tried again until there is room
+}
+
+// fail records that a promise about writes can no longer be kept, and returns what writers are
+// told. A full disk ends by itself; anything else is final, because after a failed write or sync
+// nobody knows what the disk holds, and a later success says nothing of what failed (Rebello et
+// al., Can Applications Recover from fsync Failures?, ATC 2020).
+func (db *DB) fail(doing string, err error) error {
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
+	f := &failure{full: diskFull(err)}
+	kind := ErrReadOnly
+	if f.full {
+		kind = ErrDiskFull
+	}
+	f.err = fmt.Errorf("%w: cannot %s: %w", kind, doing, err)
+	for {
+		old := db.failure.Load()
+		if old != nil && (!old.full || f.full) {
+			return old.err // the first failure stays, but a final one replaces a full disk
+		}
+		if db.failure.CompareAndSwap(old, f) {
+			break
+		}
+	}
+	db.log.Error("writes are refused", "error", f.err)
+	db.mu.Lock()
+	db.work.Broadcast()
+	db.mu.Unlock()
+	return f.err
+}
+
+// writeBehind gives unsynced records to the operating system within behindDelay.
+type writeBehind struct {
+	wake chan struct{} // something is buffered
+	full chan struct{} // much is buffered
+	done chan struct{}
+	once sync.Once
+}
+
+const (
+	behindDelay      = 5 * time.Millisecond
+	behindWriteBytes = 256 << 10 // buffered: written without waiting for the delay
+	behindStallBytes = 8 << 20   // buffered: the committer writes itself
+)
+
+func (w *writeBehind) init() {
+	w.wake, w.full = make(chan struct{}, 1), make(chan struct{}, 1)
+	w.done = make(chan struct{})
+}
+
+func (w *writeBehind) notice(buffered int) {
+	signal(w.wake)
+	if buffered > behindWriteBytes {
+		signal(w.full)
+	}
+}
+
+// signal leaves a token. The length is looked at first because it costs no lock.
+func signal(c chan struct{}) {
+	if len(c) == 0 {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *writeBehind) stop() { w.once.Do(func() { close(w.done) }) }
+
+// behindLoop is the goroutine of writeBehind.
+func (db *DB) behindLoop() {
+	defer db.loops.Done()
+	timer := time.NewTimer(behindDelay)
+	for {
+		select {
+		case <-db.behind.done:
+			return
+		case <-db.behind.wake:
+		}
+		timer.Reset(behindDelay)
+		select {
+		case <-db.behind.done:
+			return
+		case <-timer.C:
+		case <-db.behind.full:
+		}
+		log := db.wal.Load()
+		if err := log.Write(log.End()); err != nil {
+			_ = db.fail("write the log", err) // every writer is told
+		}
+	}
+}

@@ -1,0 +1,304 @@
+package lsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"kvd/compaction"
+	"kvd/sstable"
+)
+
+// compactionInput reads a table from front to back without pushing others out of the cache.
+var compactionInput = sstable.IterOptions{NoFill: true, ReadaheadBytes: 256 << 10}
+
+// compactionGoroutines is how many compactions run at a time: half of the processors, because the
+// other half has readers and writers to serve.
+func compactionGoroutines() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
+// compactLoop runs what the picker finds, one job at a time.
+func (db *DB) compactLoop() {
+	defer db.loops.Done()
+	for {
+		job, ok := db.awaitJob()
+		if !ok {
+			return
+		}
+		err := db.runJob(db.ctx, job)
+		db.endJob(job, err)
+	}
+}
+
+// awaitJob returns the next job, its tables marked busy, or false when the DB is closing.
+func (db *DB) awaitJob() (compaction.Job, bool) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for {
+		if db.closing {
+			return compaction.Job{}, false
+		}
+		if f := db.failure.Load(); (f == nil || f.full) && !time.Now().Before(db.retryAfter) {
+			levels := &db.state.Load().version.levels
+			if job, ok := db.picker.Pick(levels, db.isBusyLocked); ok {
+				db.beginJobLocked(job)
+				return job, true
+			}
+		}
+		db.work.Wait()
+	}
+}
+
+func (db *DB) isBusyLocked(num uint64) bool { return db.busy[num] }
+
+func (db *DB) beginJobLocked(job compaction.Job) {
+	db.jobs++
+	for _, tables := range job.Inputs {
+		for _, m := range tables {
+			db.busy[m.Num] = true
+		}
+	}
+}
+
+// endJob gives the tables of a job free again. After a failure it decides what follows: a damaged
+// table stays out of further compactions, so that the damage is neither copied nor tried for ever;
+// anything else is tried again a little later.
+func (db *DB) endJob(job compaction.Job, err error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.jobs--
+	corrupt, isCorrupt := errors.AsType[*CorruptError](err)
+	_, isCount := errors.AsType[*compaction.CountError](err)
+	quarantine := isCorrupt || isCount
+	for _, tables := range job.Inputs {
+		for _, m := range tables {
+			if !quarantine {
+				delete(db.busy, m.Num)
+			}
+		}
+	}
+	switch {
+	case quarantine:
+		db.counters.corruptions.Add(1)
+		db.log.Error("compaction found damage; its tables are left as they are",
+			"job", job.String(), "error", err, "file", corruptFile(corrupt))
+	case err != nil && !errors.Is(err, context.Canceled):
+		db.log.Error("compaction failed; trying again", "job", job.String(), "error", err)
+		db.retryAfter = time.Now().Add(retryMax)
+		time.AfterFunc(retryMax, db.wake)
+	}
+	db.work.Broadcast()
+}
+
+func corruptFile(e *CorruptError) string {
+	if e == nil {
+		return ""
+	}
+	return e.File
+}
+
+func (db *DB) wake() {
+	db.mu.Lock()
+	db.work.Broadcast()
+	db.mu.Unlock()
+}
+
+// runJob does one compaction and installs its result.
+func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
+	s := db.acquireState() // keeps the inputs open
+	if s == nil {
+		return ErrClosed
+	}
+	defer db.releaseState(s)
+	inputs := make(map[uint64]*table)
+	for _, level := range []int{job.Level, job.Target} {
+		for _, t := range s.version.tables[level] {
+			inputs[t.meta.Num] = t
+		}
+	}
+	db.mu.Lock()
+	snapshots := db.snapshotSeqsLocked()
+	db.mu.Unlock()
+
+	began := time.Now()
+	result, err := compaction.Run(ctx, job, db.opts.Compaction, compaction.Env{
+		Open: func(m *sstable.Meta) (sstable.Iterator, error) {
+			t := inputs[m.Num]
+			it := &namedIter{name: t.name}
+			it.Init(t.reader, compactionInput)
+			return it, nil
+		},
+		Create:    func(level int) (compaction.Output, error) { return db.createTable(level) },
+		Snapshots: snapshots,
+	})
+	if err != nil {
+		return err
+	}
+	if !job.Move && len(result.Added) > 0 {
+		if err := db.opts.FS.SyncDir(db.dir); err != nil {
+			return err
+		}
+	}
+	e := &edit{}
+	for i := range result.Added {
+		e.added = append(e.added, leveledTable{job.Target, &result.Added[i]})
+	}
+	for i, level := range []int{job.Level, job.Target} {
+		for _, m := range job.Inputs[i] {
+			e.removed = append(e.removed, removedTable{level, m.Num})
+		}
+	}
+	if err := db.install(e, nil); err != nil {
+		return err
+	}
+	db.countJob(job, &result, time.Since(began))
+	return nil
+}
+
+func (db *DB) countJob(job compaction.Job, r *compaction.Result, took time.Duration) {
+	db.log.Debug("compacted", "job", job.String(), "read", r.Stats.BytesRead,
+		"written", r.Stats.BytesWritten, "took", took)
+	c := &db.counters
+	c.compactions.Add(1)
+	if job.Move {
+		c.moves.Add(1)
+	}
+	c.compactedRead.Add(r.Stats.BytesRead)
+	c.compactedWritten.Add(r.Stats.BytesWritten)
+	db.mu.Lock()
+	db.pace.compactedLocked(took, compactionGoroutines())
+	db.repaceLocked()
+	db.mu.Unlock()
+}
+
+// install makes e durable in the manifest and its version current. flushed, if not nil, is the
+// memtable whose contents e adds: the oldest frozen one.
+func (db *DB) install(e *edit, flushed *memtable) error {
+	db.installing.Lock()
+	defer db.installing.Unlock()
+	if f := db.failure.Load(); f != nil && !f.full {
+		return f.err // nobody knows what the manifest holds: nothing is removed any more
+	}
+	base := db.state.Load().version // changed only by holders of installing
+	opened := make(map[uint64]*table)
+	for _, level := range base.tables {
+		for _, t := range level {
+			opened[t.meta.Num] = t
+		}
+	}
+	had := len(opened)
+	if err := db.openTables(e, opened); err != nil {
+		return err
+	}
+	next, err := base.with(e, opened)
+	if err != nil {
+		return fmt.Errorf("lsm: edit of %d tables: %w", len(opened)-had, err)
+	}
+	e.nextFile = db.fileNum.Load()
+	if e.logSegment != 0 {
+		db.logSegment, db.logStart = e.logSegment, e.logStart
+	}
+	db.lastSeq = max(db.lastSeq, e.lastSeq)
+	if err := db.manifest.append(e, db.wholeEdit(next), db.newFileNum); err != nil {
+		db.dropOpened(e, base, opened)
+		return db.failManifest(err)
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if flushed != nil {
+		db.frozen = db.frozen[1:]
+	}
+	db.setStateLocked(db.state.Load().mem, db.frozen, next)
+	return nil
+}
+
+// failManifest is what an edit whose fate is unknown means: with a full disk the next append
+// starts a new manifest, anything else is final.
+func (db *DB) failManifest(err error) error {
+	return db.fail("write the manifest", err)
+}
+
+// dropOpened closes the tables that e would have added. Their files stay: the edit may have
+// reached the disk.
+func (db *DB) dropOpened(e *edit, base *version, opened map[uint64]*table) {
+	for _, level := range base.tables {
+		for _, t := range level {
+			delete(opened, t.meta.Num)
+		}
+	}
+	for _, t := range opened {
+		if err := t.close(); err != nil {
+			db.log.Warn("cannot close a table", "file", t.name, "error", err)
+		}
+	}
+}
+
+// wholeEdit states everything that the manifest has to say of v.
+func (db *DB) wholeEdit(v *version) *edit {
+	return &edit{
+		databaseID: db.databaseID,
+		logSegment: db.logSegment,
+		logStart:   db.logStart,
+		lastSeq:    db.lastSeq,
+		nextFile:   db.fileNum.Load() + 1,
+		added:      v.all(),
+	}
+}
+
+// Compact merges everything between lo and hi, both inclusive and nil meaning open, down to the
+// deepest level that has data. It returns when that is done, ctx ends or a job fails. Writes that
+// come meanwhile are not waited for.
+func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
+	if err := db.Flush(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, db.wake)
+	defer stop()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.manual++
+	defer func() { db.manual--; db.work.Broadcast() }()
+	if db.closing {
+		return ErrClosed
+	}
+	plan := compaction.NewManual(&db.state.Load().version.levels, lo, hi)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if db.closing {
+			return ErrClosed
+		}
+		levels := &db.state.Load().version.levels
+		job, step := plan.Next(levels, db.opts.Compaction, db.isBusyLocked)
+		switch step {
+		case compaction.Done:
+			return nil
+		case compaction.Blocked:
+			if db.jobs == 0 {
+				return fmt.Errorf("lsm: compact: %w", errQuarantined)
+			}
+			db.work.Wait()
+			continue
+		}
+		db.beginJobLocked(job)
+		db.mu.Unlock()
+		err := db.runJobWithin(ctx, job)
+		db.endJob(job, err)
+		db.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+var errQuarantined = errors.New("tables in the range are damaged and left as they are")
+
+// runJobWithin is runJob until ctx ends or the DB closes.
+func (db *DB) runJobWithin(ctx context.Context, job compaction.Job) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(db.ctx, cancel)()
+	return db.runJob(ctx, job)
+}

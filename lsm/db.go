@@ -1,0 +1,213 @@
+package lsm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kvd/compaction"
+	"kvd/sstable"
+	"kvd/wal"
+)
+
+// DB is an open database. Its methods may be called concurrently, Close included; after Close they
+// return ErrClosed.
+//
+// Locks are taken in this order: commit, installing, mu.
+type DB struct {
+	// Fixed after Open.
+	dir        string
+	opts       Options
+	log        *slog.Logger
+	lock       io.Closer
+	cache      *sstable.Cache
+	databaseID uint64
+
+	// With their own synchronization.
+	rcu       rcu
+	state     atomic.Pointer[readState] // nil once closed
+	published publisher
+	wal       atomic.Pointer[wal.Writer] // replaced only after a full disk
+	segments  segments
+	arenas    arenaPool
+	fileNum   atomic.Uint64           // next file number
+	failure   atomic.Pointer[failure] // why writes are refused; nil while they are not
+	behind    writeBehind
+	pace      pacer
+	batches   sync.Pool // of *Batch, for Put and Delete
+	iters     sync.Pool // of *Iter
+	counters  counters
+	loops     sync.WaitGroup
+
+	// The commit lock: order of sequence numbers, of log records, of space in the memtable.
+	commit struct {
+		sync.Mutex
+		mem     *memtable
+		lastSeq sstable.Seq
+	}
+
+	// Held over writing an edit and making its version current, so that versions follow one
+	// another in the order of the manifest.
+	installing sync.Mutex
+	manifest   manifest
+	logSegment uint64 // oldest segment that is needed, and where it starts
+	logStart   wal.Pos
+	lastSeq    sstable.Seq // of all tables
+
+	mu         sync.Mutex
+	work       sync.Cond // something of the below has changed
+	frozen     []*memtable
+	dead       []*readState
+	cleaning   bool
+	snapshots  []*Snapshot // oldest first
+	picker     *compaction.Picker
+	busy       map[uint64]bool // tables in a compaction
+	jobs       int             // compactions running
+	manual     int             // calls of Compact running
+	retryAfter time.Time       // no background work before; set after an error
+	closing    bool
+	stopped    bool // closing, and no loop makes new garbage
+
+	// Ended by Close.
+	done   chan struct{}
+	ctx    context.Context // of compactions
+	cancel context.CancelFunc
+}
+
+// Put sets the value of key. Key and value are copied. The error is nil once the pair has the
+// durability asked for; a *KeySizeError or *ValueSizeError says that nothing was written. After
+// any other error the write may or may not be there, but never in part.
+func (db *DB) Put(key, value []byte, d Durability) error {
+	b := db.batch()
+	b.Put(key, value)
+	err := db.Apply(b, d)
+	db.batches.Put(b)
+	return err
+}
+
+// Delete removes the value of key, if it has one. Errors are those of Put.
+func (db *DB) Delete(key []byte, d Durability) error {
+	b := db.batch()
+	b.Delete(key)
+	err := db.Apply(b, d)
+	db.batches.Put(b)
+	return err
+}
+
+// batchKeepBytes bounds the memory that a pooled batch holds on to.
+const batchKeepBytes = 64 << 10
+
+func (db *DB) batch() *Batch {
+	b, ok := db.batches.Get().(*Batch)
+	if !ok || cap(b.data) > batchKeepBytes {
+		b = new(Batch)
+	}
+	b.Reset()
+	return b
+}
+
+// newFileNum returns a number that no file of this database has had.
+func (db *DB) newFileNum() uint64 { return db.fileNum.Add(1) - 1 }
+
+// newUID returns the identity of a new table.
+func (db *DB) newUID() uint64 { return randomUint64() }
+
+func randomUint64() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails: documented so since Go 1.24
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+func sortedUint(nums []uint64) []uint64 {
+	slices.Sort(nums)
+	return nums
+}
+
+// Close stops the background work, syncs the log and releases the directory. Everything written
+// is there at the next Open, NoSync writes too. Iterators and snapshots should be closed before;
+// an error names those that are not, and they fail from now on. A second Close returns ErrClosed.
+func (db *DB) Close() error {
+	db.commit.Lock()
+	db.mu.Lock()
+	if db.closing {
+		db.mu.Unlock()
+		db.commit.Unlock()
+		return ErrClosed
+	}
+	db.closing = true
+	close(db.done)
+	db.cancel()
+	db.work.Broadcast()
+	db.mu.Unlock()
+	var errs []error
+	broken := db.failure.Load()
+	if broken != nil && !db.opts.ReadOnly {
+		errs = append(errs, broken.err) // what was not synced by then may be lost
+	}
+	db.failure.Store(&failure{err: ErrClosed})
+	last := db.commit.lastSeq
+	db.commit.Unlock()
+
+	db.published.wait(last)
+	db.behind.stop()
+	if w := db.wal.Load(); w != nil {
+		if err := w.Close(); err != nil && broken == nil {
+			errs = append(errs, fmt.Errorf("lsm: close the log: %w", err))
+		}
+	}
+	errs = append(errs, db.segments.close())
+	db.awaitIdle()
+	errs = append(errs, db.closeFiles()...)
+	errs = append(errs, db.lock.Close())
+	return errors.Join(errs...)
+}
+
+// awaitIdle ends the background loops: first those that change the tree, then the cleaner.
+func (db *DB) awaitIdle() {
+	db.mu.Lock()
+	for db.jobs > 0 || db.manual > 0 {
+		db.work.Wait()
+	}
+	db.stopped = true
+	db.work.Broadcast()
+	db.mu.Unlock()
+	db.loops.Wait()
+}
+
+// closeFiles closes the tables and the manifest and frees the memtables.
+func (db *DB) closeFiles() (errs []error) {
+	db.installing.Lock()
+	db.manifest.abandon()
+	db.installing.Unlock()
+
+	last := db.state.Swap(nil)
+	db.rcu.synchronize()
+	db.mu.Lock()
+	db.free(db.dead)
+	db.dead = nil
+	db.mu.Unlock()
+	for _, tables := range last.version.tables {
+		for _, t := range tables {
+			errs = append(errs, t.close())
+		}
+	}
+	if open := last.refs.Add(-1); open > 0 {
+		// Their memtables stay mapped: a leak is better than a fault.
+		return append(errs, fmt.Errorf("lsm: closed with %d iterators open", open))
+	}
+	for _, m := range append(last.frozen, last.mem) {
+		if m.refs.Add(-1) == 0 {
+			m.arena.free()
+		}
+	}
+	db.arenas.close()
+	return errs
+}

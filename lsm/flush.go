@@ -1,0 +1,244 @@
+package lsm
+
+import (
+	"bytes"
+	"runtime"
+	"slices"
+	"time"
+
+	"kvd/sstable"
+	"kvd/wal"
+)
+
+// flushYieldBytes is how much a flush does between offers to run something else; the scheduler
+// would take the processor away only after 10 ms, which a read beside it would feel.
+const flushYieldBytes = 64 << 10
+
+// retryMin and retryMax bound the pause between attempts while the disk is full.
+const (
+	retryMin = 50 * time.Millisecond
+	retryMax = time.Second
+)
+
+// flushLoop turns frozen memtables into tables of level 0, oldest first, and ends the state of a
+// full disk when there is room.
+func (db *DB) flushLoop() {
+	defer db.loops.Done()
+	pause := retryMin
+	for db.awaitFlush() {
+		var err error
+		if f := db.failure.Load(); f != nil && f.full {
+			err = db.heal()
+		} else {
+			db.prepareSegment()
+			err = db.flushOldest()
+		}
+		if err == nil {
+			pause = retryMin
+			continue
+		}
+		_ = db.fail("flush a memtable", err) // writers are told
+		select {
+		case <-db.done:
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+// awaitFlush returns true when there is something to do, false when the DB is closing.
+func (db *DB) awaitFlush() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for {
+		f := db.failure.Load()
+		if db.closing {
+			return false
+		}
+		if f != nil && f.full || f == nil && len(db.frozen) > 0 {
+			return true
+		}
+		db.work.Wait()
+	}
+}
+
+// prepareSegment has the next log segment ready before the memtable is full. When it cannot, the
+// commit that needs the segment tries again and reports the error.
+func (db *DB) prepareSegment() {
+	if err := db.segments.prepare(); err != nil {
+		db.log.Warn("cannot prepare a log segment", "error", err)
+	}
+}
+
+// flushOldest writes the oldest frozen memtable as a table and installs it; its log segment is
+// not needed any more.
+func (db *DB) flushOldest() error {
+	db.mu.Lock()
+	if len(db.frozen) == 0 {
+		db.mu.Unlock()
+		return nil
+	}
+	m := db.frozen[0]
+	db.mu.Unlock()
+	db.published.wait(m.lastSeq) // all its entries are in
+
+	began := time.Now()
+	e := &edit{logSegment: m.next.segment, logStart: m.next.start, lastSeq: m.lastSeq}
+	meta, err := db.writeMemtable(m)
+	if err != nil {
+		return err
+	}
+	if meta != nil {
+		e.added = []leveledTable{{0, meta}}
+	}
+	if err := db.install(e, m); err != nil {
+		return err
+	}
+	db.mu.Lock()
+	if meta != nil {
+		db.counters.flushed.Add(meta.Bytes)
+		db.pace.flushedLocked(meta.RawBytes, time.Since(began))
+	}
+	db.repaceLocked()
+	db.mu.Unlock()
+	db.retireSegment(m.segment)
+	return nil
+}
+
+func (db *DB) retireSegment(num uint64) {
+	err := db.wal.Load().Release(num)
+	if err == nil {
+		err = db.segments.retire(num)
+	}
+	if err != nil {
+		db.log.Warn("cannot reuse a log segment", "segment", num, "error", err)
+	}
+}
+
+// writeMemtable writes a memtable as a table and returns its description, nil when it is empty.
+// Versions that no reader can want are left out.
+func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
+	db.mu.Lock()
+	snapshots := db.snapshotSeqsLocked()
+	db.mu.Unlock()
+	it := memIter{list: &m.list}
+	if !it.First() {
+		return nil, nil
+	}
+	w, err := db.createTable(0)
+	if err != nil {
+		return nil, err
+	}
+	if err := copyNewest(w, &it, snapshots); err != nil {
+		w.Abort()
+		return nil, err
+	}
+	meta, err := w.Finish()
+	if err != nil {
+		return nil, err
+	}
+	return &meta, db.opts.FS.SyncDir(db.dir)
+}
+
+// copyNewest adds what it is on and everything after: of each user key the newest version, and the
+// newest that each snapshot sees.
+func copyNewest(w *tableWriter, it *memIter, snapshots []sstable.Seq) error {
+	var user []byte
+	stripe, credit := 0, flushYieldBytes
+	for ok, first := true, true; ok; ok = it.Next() {
+		k := it.Key()
+		at, _ := slices.BinarySearch(snapshots, k.Seq()) // snapshots older than the version
+		if !first && at == stripe && bytes.Equal(k.User, user) {
+			continue
+		}
+		user, stripe, first = k.User, at, false // the arena outlives the loop
+		value := it.Value()
+		if err := w.Add(k, value); err != nil {
+			return err
+		}
+		if credit -= len(k.User) + len(value) + 8; credit < 0 {
+			credit = flushYieldBytes
+			runtime.Gosched()
+		}
+	}
+	return nil
+}
+
+// Flush writes all that is in memory to tables and returns when they are durable.
+func (db *DB) Flush() error {
+	db.commit.Lock()
+	if f := db.failure.Load(); f != nil {
+		db.commit.Unlock()
+		return f.err
+	}
+	last := db.commit.lastSeq
+	if db.commit.mem.entries > 0 {
+		if err := db.rotate(0); err != nil {
+			db.commit.Unlock()
+			return err
+		}
+	}
+	db.commit.Unlock()
+
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for len(db.frozen) > 0 && db.frozen[0].lastSeq <= last {
+		if f := db.failure.Load(); f != nil {
+			return f.err
+		}
+		db.work.Wait()
+	}
+	return nil
+}
+
+// heal ends the state of a full disk: what is in memory goes into tables, because the log may miss
+// some of it, and only when the manifest says that the old log is not needed does a new one take
+// records. Until then writes are refused, so a crash at any point finds either the old log, torn at
+// worst above what was acknowledged, or the tables.
+func (db *DB) heal() error {
+	db.commit.Lock()
+	if err := db.replaceLog(); err != nil {
+		db.commit.Unlock()
+		return err
+	}
+	db.commit.Unlock()
+	for {
+		db.mu.Lock()
+		n := len(db.frozen)
+		db.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if err := db.flushOldest(); err != nil {
+			return err
+		}
+	}
+	old := db.failure.Load()
+	if old != nil && old.full && db.failure.CompareAndSwap(old, nil) {
+		db.log.Info("the disk has room again, writes go on")
+	}
+	return nil
+}
+
+// replaceLog freezes the memtable and starts a new log, if the present one has failed. The caller
+// holds the commit lock.
+func (db *DB) replaceLog() error {
+	log := db.wal.Load()
+	if log.Err() == nil {
+		return nil
+	}
+	next, err := db.segments.take()
+	if err != nil {
+		return err
+	}
+	mem, err := db.newMemtable(0, nil)
+	if err != nil {
+		_ = next.file.Close()
+		return err
+	}
+	_ = log.Close() // it has failed: closing only closes its files
+	mem.segment, mem.start = next.num, log.End()
+	db.wal.Store(wal.NewWriter(next.file, next.header, mem.start))
+	db.freeze(mem)
+	return nil
+}

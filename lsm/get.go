@@ -1,0 +1,32 @@
+package lsm
+
+// Get returns a copy of the value of key, or ErrNotFound. A *CorruptError says that the value
+// cannot be known because a file is damaged.
+func (db *DB) Get(key []byte) ([]byte, error) {
+	value, err := db.GetTo(nil, key)
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		value = []byte{}
+	}
+	return value, nil
+}
+
+// GetTo appends the value of key to dst and returns the result, which is dst unchanged when there
+// is an error. It allocates nothing when dst has room and the block is cached.
+//
+// This is the hot path of reading: the state before the sequence number. The other way round, a
+// flush and compaction between the two could drop the version that the older sequence number is
+// entitled to, and the key would seem gone.
+func (db *DB) GetTo(dst, key []byte) ([]byte, error) {
+	cell := db.rcu.enter()
+	s := db.state.Load()
+	if s == nil {
+		cell.exit()
+		return dst, ErrClosed
+	}
+	value, err := s.get(dst, key, db.published.seq())
+	cell.exit()
+	return value, err
+}

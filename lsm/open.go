@@ -1,0 +1,281 @@
+package lsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"kvd/compaction"
+	"kvd/sstable"
+	"kvd/wal"
+)
+
+// Open opens the database in dir, making it if there is none. It fails with ErrLocked when
+// another process has it open, with ErrFormat when the directory is of another format, with a
+// *CorruptError when acknowledged data is damaged: then nothing has been changed.
+func Open(dir string, o Options) (*DB, error) {
+	o = o.withDefaults()
+	db := &DB{
+		dir:    dir,
+		opts:   o,
+		log:    o.Logger,
+		picker: compaction.NewPicker(o.Compaction),
+		busy:   make(map[uint64]bool),
+		done:   make(chan struct{}),
+	}
+	if o.CacheBytes > 0 {
+		db.cache = sstable.NewCache(o.CacheBytes)
+	}
+	db.work.L = &db.mu
+	db.arenas.bytes = o.MemtableBytes
+	db.pace.epoch = time.Now()
+	db.behind.init()
+	db.segments = segments{fs: o.FS, dir: dir, fileNum: db.newFileNum}
+	db.manifest = manifest{fs: o.FS, dir: dir}
+	db.fileNum.Store(1)
+	db.ctx, db.cancel = context.WithCancel(context.Background())
+	if err := db.acquireDir(); err != nil {
+		return nil, err
+	}
+	if err := db.recover(); err != nil {
+		db.abandonOpen()
+		return nil, err
+	}
+	return db, nil
+}
+
+// acquireDir makes the directory and takes its lock.
+func (db *DB) acquireDir() error {
+	fsys := db.opts.FS
+	if !db.opts.ReadOnly {
+		if err := fsys.MkdirAll(db.dir); err != nil {
+			return fmt.Errorf("lsm: make the data directory: %w", err)
+		}
+		if err := fsys.SyncDir(filepath.Dir(db.dir)); err != nil {
+			return fmt.Errorf("lsm: make the data directory: %w", err)
+		}
+	}
+	lock, err := fsys.Lock(filepath.Join(db.dir, lockName))
+	if err != nil && !(db.opts.ReadOnly && errors.Is(err, fs.ErrPermission)) {
+		return fmt.Errorf("lsm: lock %s: %w", db.dir, err)
+	}
+	db.lock = lock
+	return nil
+}
+
+// abandonOpen gives back what a failed Open has taken.
+func (db *DB) abandonOpen() {
+	db.cancel()
+	db.manifest.abandon()
+	_ = db.segments.close() // the error that made Open fail is the one to tell
+	if w := db.wal.Load(); w != nil {
+		_ = w.Close()
+	}
+	if s := db.state.Load(); s != nil {
+		for _, tables := range s.version.tables {
+			for _, t := range tables {
+				_ = t.close()
+			}
+		}
+	}
+	db.arenas.close()
+	if db.lock != nil {
+		_ = db.lock.Close()
+	}
+}
+
+// recover brings the database to the state of the manifest and the log and starts it.
+func (db *DB) recover() error {
+	num, err := readCurrent(db.opts.FS, db.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = db.create()
+	} else if err == nil {
+		err = db.load(num)
+	}
+	if err != nil {
+		return err
+	}
+	r, err := db.replay()
+	if err != nil {
+		return err
+	}
+	if db.opts.ReadOnly {
+		return db.startReadOnly(r.full)
+	}
+	return db.start(r.added)
+}
+
+// create starts an empty database. A directory with data but without CURRENT is not empty: it has
+// lost a file.
+func (db *DB) create() error {
+	if db.opts.ReadOnly {
+		return fmt.Errorf("lsm: no database in %s: %w", db.dir, fs.ErrNotExist)
+	}
+	names, err := db.opts.FS.List(db.dir)
+	if err != nil {
+		return err
+	}
+	for _, base := range names {
+		if kind, num := parseName(base); kind == fileTable || kind == fileLog {
+			return &CorruptError{
+				File:   filepath.Join(db.dir, currentName),
+				Offset: -1,
+				Reason: fmt.Sprintf("missing, although there is %s", base),
+			}
+		} else if kind == fileManifest {
+			db.fileNum.Store(max(db.fileNum.Load(), num+1)) // of a creation that was cut short
+		}
+	}
+	db.databaseID = randomUint64()
+	v := &version{}
+	db.setVersion(v)
+	return db.manifest.append(nil, db.wholeEdit(v), db.newFileNum)
+}
+
+// load reads the manifest in force and opens all tables.
+func (db *DB) load(num uint64) error {
+	db.manifest.num = num // rewritten at the first edit: one that was replayed is not appended to
+	metas := make(map[uint64]leveledTable)
+	err := readManifest(db.opts.FS, db.dir, num, func(e *edit) error {
+		if e.databaseID != 0 {
+			db.databaseID = e.databaseID
+		}
+		if e.logSegment != 0 {
+			db.logSegment, db.logStart = e.logSegment, e.logStart
+		}
+		db.lastSeq = max(db.lastSeq, e.lastSeq)
+		db.fileNum.Store(max(db.fileNum.Load(), e.nextFile))
+		for _, r := range e.removed {
+			if t, ok := metas[r.num]; !ok || t.level != r.level {
+				return fmt.Errorf("%w: removes table %d, which is not there", errEdit, r.num)
+			}
+			delete(metas, r.num)
+		}
+		for _, a := range e.added {
+			if _, ok := metas[a.meta.Num]; ok {
+				return fmt.Errorf("%w: adds table %d twice", errEdit, a.meta.Num)
+			}
+			metas[a.meta.Num] = a
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	all := &edit{}
+	for _, a := range metas {
+		all.added = append(all.added, a)
+		db.fileNum.Store(max(db.fileNum.Load(), a.meta.Num+1))
+	}
+	return db.openVersion(all, manifestName(db.dir, num))
+}
+
+func (db *DB) openVersion(all *edit, manifest string) error {
+	opened := make(map[uint64]*table)
+	err := db.openTables(all, opened)
+	var v *version
+	if err == nil {
+		if v, err = (&version{}).with(all, opened); err != nil {
+			err = &CorruptError{File: manifest, Offset: -1, Reason: err.Error()}
+		}
+	}
+	if err != nil {
+		db.dropOpened(all, &version{}, opened)
+		return err
+	}
+	db.setVersion(v)
+	return nil
+}
+
+// setVersion makes v current while nobody else knows of the DB.
+func (db *DB) setVersion(v *version) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	m := db.commit.mem
+	if m == nil {
+		m = new(memtable)
+		a, _ := newArena(memtableBytesMin) // small ones are on the heap and do not fail
+		m.init(a, nil)
+		db.commit.mem = m
+	}
+	db.setStateLocked(m, db.frozen, v)
+}
+
+// start makes the replayed tables part of the tree, begins a new log and starts the background
+// work. From the edit on the old log is not needed.
+func (db *DB) start(added []leveledTable) error {
+	next, err := db.segments.take()
+	if err != nil {
+		return err
+	}
+	db.wal.Store(wal.NewWriter(next.file, next.header, db.logStart))
+	mem, err := db.newMemtable(db.opts.MemtableBytes-firstOffset*8, nil)
+	if err != nil {
+		return err
+	}
+	mem.segment, mem.start = next.num, db.logStart
+	db.mu.Lock()
+	db.commit.mem = mem
+	db.setStateLocked(mem, nil, db.state.Load().version)
+	db.mu.Unlock()
+	e := &edit{
+		logSegment: mem.segment, logStart: mem.start, lastSeq: db.commit.lastSeq, added: added,
+	}
+	if err := db.install(e, nil); err != nil {
+		return err
+	}
+	db.removeObsolete()
+	db.loops.Add(3 + compactionGoroutines())
+	go db.cleanLoop()
+	go db.behindLoop()
+	go db.flushLoop()
+	for range compactionGoroutines() {
+		go db.compactLoop()
+	}
+	return nil
+}
+
+// startReadOnly serves what is there.
+func (db *DB) startReadOnly(frozen []*memtable) error {
+	db.failure.Store(&failure{err: fmt.Errorf("%w: opened so", ErrReadOnly)})
+	db.mu.Lock()
+	db.frozen = frozen
+	db.setStateLocked(db.commit.mem, frozen, db.state.Load().version)
+	db.mu.Unlock()
+	db.loops.Add(1)
+	go db.cleanLoop()
+	return nil
+}
+
+// removeObsolete removes what no edit refers to: tables of flushes and compactions that a crash
+// cut short, replayed logs, older manifests, temporary files.
+func (db *DB) removeObsolete() {
+	names, err := db.opts.FS.List(db.dir)
+	if err != nil {
+		db.log.Warn("cannot list the data directory", "error", err)
+		return
+	}
+	live := make(map[uint64]bool)
+	for _, tables := range db.state.Load().version.tables {
+		for _, t := range tables {
+			live[t.meta.Num] = true
+		}
+	}
+	for _, base := range names {
+		kind, num := parseName(base)
+		err := error(nil)
+		switch {
+		case kind == fileLog && num < db.logSegment:
+			err = db.segments.retire(num)
+		case kind == fileTable && !live[num], kind == fileTemp,
+			kind == fileManifest && num != db.manifest.num:
+			err = db.opts.FS.Remove(filepath.Join(db.dir, base))
+		}
+		if err != nil {
+			db.log.Warn("cannot remove an obsolete file", "file", base, "error", err)
+		}
+	}
+}

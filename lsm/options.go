@@ -1,0 +1,77 @@
+package lsm
+
+import (
+	"io"
+	"log/slog"
+
+	"kvd/compaction"
+	"kvd/lsm/vfs"
+)
+
+// Limits of one pair and one batch. A write outside them gets a typed error before anything is
+// written.
+const (
+	MaxKeyBytes   = 64 << 10
+	MaxValueBytes = 8 << 20
+	MaxBatchBytes = 64 << 20 // encoded size of one Batch
+)
+
+// Durability says, at each write, when the write is acknowledged. The zero value is the safest.
+type Durability uint8
+
+const (
+	// Sync acknowledges when the log is fdatasync'ed up to the record: survives power loss.
+	// Callers that overlap share one sync.
+	Sync Durability = iota
+	// Async acknowledges when the operating system has the record: survives the death of the
+	// process, not power loss. Concurrent callers share one write.
+	Async
+	// NoSync acknowledges when the record is in the log buffer, which is written behind within
+	// 5 ms: survives a clean Close. A crash may lose the last milliseconds, never order or
+	// atomicity.
+	NoSync
+)
+
+// Options are the parts and settings of a DB. The zero value works.
+type Options struct {
+	// FS is where the files live. Nil means the operating system's file system.
+	FS vfs.FS
+	// Logger receives what an operator wants to know: recovery, background errors. Nil discards.
+	Logger *slog.Logger
+	// MemtableBytes is the size of one memtable arena; up to three exist at a time. 0 means 64 MiB.
+	MemtableBytes int64
+	// CacheBytes is the budget for data blocks kept in memory. 0 means 64 MiB, negative no cache.
+	CacheBytes int64
+	// BlockBytes is the target size of a data block before compression. 0 means 4096.
+	BlockBytes int
+	// FilterBitsPerKey sizes the bloom filters. 0 means 10 (1 % false positives), negative none.
+	FilterBitsPerKey int
+	// Compaction shapes the tree. Its zero value means the defaults written there.
+	Compaction compaction.Config
+	// ReadOnly opens without changing a file: writes fail with ErrReadOnly, the log is replayed
+	// into memory, nothing is flushed or compacted.
+	ReadOnly bool
+}
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.OS
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.MemtableBytes == 0 {
+		o.MemtableBytes = 64 << 20
+	}
+	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.BlockBytes == 0 {
+		o.BlockBytes = 4096
+	}
+	if o.FilterBitsPerKey == 0 {
+		o.FilterBitsPerKey = 10
+	}
+	return o
+}

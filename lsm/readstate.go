@@ -1,0 +1,150 @@
+package lsm
+
+import (
+	"sync/atomic"
+
+	"kvd/sstable"
+)
+
+// readState is everything a read looks at, newest first: the memtable being filled, the frozen
+// ones, the tables. It is immutable; whenever one of the parts changes a new one is made current.
+//
+// A Get uses the current state inside an rcu section. Iterators live longer and hold a reference.
+// A state without references goes to the cleaner, which waits for the Gets inside and then lets
+// go of its parts.
+type readState struct {
+	mem     *memtable
+	frozen  []*memtable // newest first
+	version *version
+
+	refs  atomic.Int32 // 1 for being current, 1 for each iterator
+	freed bool         // of the cleaner
+}
+
+// get finds the newest version of user that is not newer than at and appends its value to dst.
+func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
+	value, kind, ok := s.mem.get(user, at)
+	for i := 0; !ok && i < len(s.frozen); i++ {
+		value, kind, ok = s.frozen[i].get(user, at)
+	}
+	if ok {
+		if kind == sstable.KindDelete {
+			return dst, ErrNotFound
+		}
+		return append(dst, value...), nil
+	}
+	value, kind, ok, err := s.version.get(dst, user, sstable.Hash(user), at)
+	if err != nil {
+		return dst, err
+	}
+	if !ok || kind == sstable.KindDelete {
+		return dst, ErrNotFound
+	}
+	return value, nil
+}
+
+// acquireState returns the current state with a reference, nil when the DB is closed.
+func (db *DB) acquireState() *readState {
+	cell := db.rcu.enter()
+	s := db.state.Load()
+	if s != nil {
+		// References may be 0 here if s has just been replaced. The cleaner cannot have passed the
+		// rcu section that we are in, and looks at the count again when it has.
+		s.refs.Add(1)
+	}
+	cell.exit()
+	return s
+}
+
+// releaseState gives a reference back.
+func (db *DB) releaseState(s *readState) {
+	if s.refs.Add(-1) == 0 {
+		db.mu.Lock()
+		db.dead = append(db.dead, s)
+		db.work.Broadcast()
+		db.mu.Unlock()
+	}
+}
+
+// setStateLocked makes a new state current. The caller holds mu.
+func (db *DB) setStateLocked(mem *memtable, frozen []*memtable, v *version) {
+	next := &readState{mem: mem, version: v, frozen: make([]*memtable, 0, len(frozen))}
+	for i := len(frozen) - 1; i >= 0; i-- {
+		next.frozen = append(next.frozen, frozen[i])
+	}
+	next.refs.Store(1)
+	v.states.Add(1)
+	mem.refs.Add(1)
+	for _, m := range frozen {
+		m.refs.Add(1)
+	}
+	old := db.state.Swap(next)
+	if old != nil && old.refs.Add(-1) == 0 {
+		db.dead = append(db.dead, old)
+	}
+	db.work.Broadcast()
+}
+
+// cleanLoop frees read states that nobody uses any more, and with them memtables and tables.
+func (db *DB) cleanLoop() {
+	defer db.loops.Done()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for {
+		for len(db.dead) == 0 {
+			if db.stopped {
+				return
+			}
+			db.work.Wait()
+		}
+		dead := db.dead
+		db.dead = nil
+		db.cleaning = true
+		db.mu.Unlock()
+		db.free(dead)
+		db.mu.Lock()
+		db.cleaning = false
+		db.work.Broadcast()
+	}
+}
+
+// free lets go of states whose last reference is gone. It is called by one goroutine at a time.
+func (db *DB) free(dead []*readState) {
+	db.rcu.synchronize()
+	for _, s := range dead {
+		// An iterator may have taken a new reference before the grace period ended; its release
+		// brings the state here again.
+		if s.freed || s.refs.Load() != 0 {
+			continue
+		}
+		s.freed = true
+		for _, m := range append(s.frozen, s.mem) {
+			if m.refs.Add(-1) == 0 {
+				db.arenas.put(m.arena)
+				m.arena = nil
+			}
+		}
+		if s.version.states.Add(-1) == 0 {
+			db.freeTables(s.version)
+		}
+	}
+}
+
+// freeTables drops a version's tables. One that no version lists any more was removed by a durable
+// edit: its file goes too.
+func (db *DB) freeTables(v *version) {
+	for _, tables := range v.tables {
+		for _, t := range tables {
+			if t.refs.Add(-1) != 0 {
+				continue
+			}
+			err := t.close()
+			if removeErr := db.opts.FS.Remove(t.name); err == nil {
+				err = removeErr
+			}
+			if err != nil {
+				db.log.Warn("cannot remove an obsolete table", "file", t.name, "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package lsm
+
+import (
+	"errors"
+	"fmt"
+
+	"kvd/lsm/vfs"
+	"kvd/sstable"
+	"kvd/wal"
+)
+
+// replay reads the log that the manifest needs.
+func (db *DB) replay() (*replayer, error) {
+	nums, err := listFiles(db.opts.FS, db.dir, fileLog)
+	if err != nil {
+		return nil, err
+	}
+	r := &replayer{db: db, last: db.lastSeq}
+	defer r.close()
+	for _, num := range nums {
+		db.fileNum.Store(max(db.fileNum.Load(), num+1))
+		if num < db.logSegment {
+			continue
+		}
+		if err := r.open(num); err != nil {
+			return nil, err
+		}
+	}
+	if db.logSegment != 0 && (len(r.segments) == 0 || r.segments[0].Number != db.logSegment) {
+		name := logName(db.dir, db.logSegment)
+		return nil, &CorruptError{File: name, Offset: -1, Reason: "missing, but the manifest needs it"}
+	}
+	result, err := wal.Recover(r.segments, db.logStart, r.apply)
+	if err == nil {
+		err = r.finish()
+	}
+	if err != nil {
+		return nil, r.name(err)
+	}
+	if result.Torn {
+		db.log.Warn("the end of the log was never synced and is torn: trimmed",
+			"position", result.End, "bytes", result.Dropped)
+	}
+	db.logStart = result.End
+	db.commit.lastSeq = r.last
+	db.published.init(r.last)
+	return r, nil
+}
+
+// replayer rebuilds memtables from log records.
+type replayer struct {
+	db       *DB
+	segments []wal.Segment
+	files    []vfs.File
+	last     sstable.Seq
+	batch    Batch          // the record being applied
+	mem      *memtable      // being filled
+	full     []*memtable    // read only: all that were filled
+	added    []leveledTable // else: their tables, oldest first
+}
+
+func (r *replayer) open(num uint64) error {
+	f, err := r.db.opts.FS.Open(logName(r.db.dir, num))
+	if err != nil {
+		return err
+	}
+	r.files = append(r.files, f)
+	size, err := f.Size()
+	r.segments = append(r.segments, wal.Segment{Number: num, R: f, Size: size})
+	return err
+}
+
+func (r *replayer) close() {
+	for _, f := range r.files {
+		_ = f.Close() // only read from
+	}
+}
+
+// name gives an error of the log the name of the file.
+func (r *replayer) name(err error) error {
+	if e, ok := errors.AsType[*wal.CorruptError](err); ok {
+		return inFile(err, logName(r.db.dir, e.Segment))
+	}
+	return err
+}
+
+// apply inserts one record.
+func (r *replayer) apply(record []byte) error {
+	ops, base, count, err := openBatch(record)
+	if err == nil && base != r.last+1 {
+		err = fmt.Errorf("lsm: a batch at sequence %d follows sequence %d", base, r.last)
+	}
+	if err != nil {
+		return r.damaged(err)
+	}
+	b := &r.batch
+	*b = Batch{data: record, seed: randomUint64()}
+	for ops.next() {
+		b.arenaBytes += nodeBytes(len(ops.key), len(ops.value), heightOf(b.seed, b.count))
+		b.count++
+	}
+	if ops.err == nil && b.count != count {
+		ops.err = fmt.Errorf("lsm: a batch of %d writes says %d", b.count, count)
+	}
+	if ops.err != nil {
+		return r.damaged(ops.err)
+	}
+	if err := r.makeRoom(b.arenaBytes); err != nil {
+		return err
+	}
+	at, _ := r.mem.reserve(b.arenaBytes) // there is room
+	r.last = base + sstable.Seq(count) - 1
+	r.mem.note(b, r.last)
+	r.mem.apply(b, at, base)
+	return nil
+}
+
+// damaged reports a record that passed its checksum and still cannot be: something wrote it so.
+func (r *replayer) damaged(err error) error {
+	name := logName(r.db.dir, r.segments[0].Number)
+	return &CorruptError{File: name, Offset: -1, Reason: err.Error()}
+}
+
+// makeRoom sees to it that the memtable has room. A full one becomes a table at once, so that
+// replay needs the memory of one memtable whatever the length of the log; read only it is kept.
+func (r *replayer) makeRoom(bytes int64) error {
+	if r.mem != nil && r.mem.used+bytes <= int64(len(r.mem.arena.bytes)) {
+		return nil
+	}
+	if err := r.finish(); err != nil {
+		return err
+	}
+	mem, err := r.db.newMemtable(bytes, nil)
+	r.mem = mem
+	return err
+}
+
+// finish is the end of the memtable being filled.
+func (r *replayer) finish() error {
+	m := r.mem
+	if m == nil {
+		return nil
+	}
+	r.mem = nil
+	if r.db.opts.ReadOnly {
+		r.full = append(r.full, m)
+		return nil
+	}
+	meta, err := r.db.writeMemtable(m)
+	if err != nil {
+		return err
+	}
+	if meta != nil {
+		r.added = append(r.added, leveledTable{0, meta})
+	}
+	r.db.arenas.put(m.arena)
+	return nil
+}

@@ -1,0 +1,122 @@
+package lsm
+
+import (
+	"sync"
+
+	"kvd/lsm/vfs"
+	"kvd/wal"
+)
+
+// segment is a log file that is ready to take records.
+type segment struct {
+	num    uint64
+	file   vfs.File
+	header wal.Header
+}
+
+// segments prepares log files ahead of their use and reuses old ones: a file whose blocks are
+// allocated and written is synced faster than one that grows, and preparing takes several syncs
+// that no writer should wait for.
+//
+// Invariant: a file with a segment's name has a durable header with that segment's number. The
+// header is written and synced under a temporary name, so a damaged header is always damage.
+type segments struct {
+	fs      vfs.FS
+	dir     string
+	fileNum func() uint64
+
+	mu    sync.Mutex // also held while preparing: at most one segment is being prepared
+	ready *segment
+	spare []spareSegment // no longer needed, oldest first
+}
+
+type spareSegment struct {
+	num   uint64
+	bytes int64
+}
+
+const segmentsSpareMax = 2
+
+// prepare makes sure that the next take does not wait.
+func (s *segments) prepare() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ready != nil {
+		return nil
+	}
+	next, err := s.makeLocked()
+	s.ready = next
+	return err
+}
+
+// take returns a segment whose header and name are durable.
+func (s *segments) take() (*segment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if next := s.ready; next != nil {
+		s.ready = nil
+		return next, nil
+	}
+	return s.makeLocked()
+}
+
+func (s *segments) makeLocked() (*segment, error) {
+	num := s.fileNum()
+	name := logName(s.dir, num)
+	temp := name + tempSuffix
+	h := wal.Header{Segment: num, Nonce: randomUint64()}
+	var f vfs.File
+	var err error
+	if n := len(s.spare); n > 0 {
+		old := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		if err = s.fs.Rename(logName(s.dir, old.num), temp); err == nil {
+			f, err = s.fs.OpenReadWrite(temp)
+		}
+		h.Prewritten = old.bytes
+	} else {
+		f, err = s.fs.Create(temp)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = wal.WriteHeader(f, h)
+	if err == nil {
+		err = s.fs.Rename(temp, name)
+	}
+	if err == nil {
+		err = s.fs.SyncDir(s.dir)
+	}
+	if err != nil {
+		_ = f.Close() // the first error is the one to tell
+		return nil, err
+	}
+	return &segment{num: num, file: f, header: h}, nil
+}
+
+// retire takes a segment whose records are all in durable tables, for reuse or removal.
+func (s *segments) retire(num uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := logName(s.dir, num)
+	if len(s.spare) < segmentsSpareMax {
+		size, err := s.fs.Size(name)
+		if err != nil {
+			return err
+		}
+		s.spare = append(s.spare, spareSegment{num, size})
+		return nil
+	}
+	return s.fs.Remove(name)
+}
+
+func (s *segments) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ready == nil {
+		return nil
+	}
+	err := s.ready.file.Close()
+	s.ready = nil
+	return err
+}

@@ -1,0 +1,149 @@
+package lsm
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"kvd/compaction"
+	"kvd/lsm/vfs"
+	"kvd/sstable"
+)
+
+// table is one open SSTable. Versions share it and count themselves; when the last one goes, the
+// cleaner closes the file and removes it.
+type table struct {
+	meta   *sstable.Meta
+	name   string
+	file   vfs.File
+	reader *sstable.Reader
+	refs   atomic.Int32 // versions that list it
+}
+
+// get is sstable.Reader.Get with the file's name in the error.
+func (t *table) get(dst, user []byte, hash uint64, at sstable.Seq) (
+	value []byte, kind sstable.Kind, ok bool, err error,
+) {
+	value, kind, _, ok, err = t.reader.Get(dst, user, hash, at)
+	if err != nil {
+		err = inFile(err, t.name)
+	}
+	return value, kind, ok, err
+}
+
+func (t *table) covers(user []byte) bool {
+	return bytes.Compare(t.meta.Smallest.User, user) <= 0 &&
+		bytes.Compare(user, t.meta.Largest.User) <= 0
+}
+
+// version is an immutable list of the tables of one moment: what the picker sees (levels) and what
+// readers use (tables), index by index the same.
+type version struct {
+	levels compaction.Levels
+	tables [compaction.NumLevels][]*table
+	states atomic.Int32 // read states that hold it
+}
+
+// with returns the version after e. opened holds the tables that e adds. The new version holds a
+// reference to each of its tables.
+func (v *version) with(e *edit, opened map[uint64]*table) (*version, error) {
+	next := &version{}
+	gone := make(map[uint64]int, len(e.removed))
+	for _, r := range e.removed {
+		gone[r.num] = r.level
+	}
+	dropped := 0
+	for level := range v.tables {
+		for _, t := range v.tables[level] {
+			if at, ok := gone[t.meta.Num]; ok && at == level {
+				dropped++
+				opened[t.meta.Num] = t // a move adds it again elsewhere
+				continue
+			}
+			next.tables[level] = append(next.tables[level], t)
+		}
+	}
+	if dropped != len(gone) {
+		return nil, fmt.Errorf("%w: removes %d tables, %d of them exist", errEdit, len(gone), dropped)
+	}
+	for _, a := range e.added {
+		t := opened[a.meta.Num]
+		if t == nil {
+			return nil, fmt.Errorf("%w: table %d is not open", errEdit, a.meta.Num)
+		}
+		next.tables[a.level] = append(next.tables[a.level], t)
+	}
+	for level, tables := range next.tables {
+		sortLevel(level, tables)
+		for _, t := range tables {
+			t.refs.Add(1)
+			next.levels[level] = append(next.levels[level], t.meta)
+		}
+	}
+	if err := next.levels.Check(); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// sortLevel puts level 0 newest first and the others by key.
+func sortLevel(level int, tables []*table) {
+	slices.SortFunc(tables, func(a, b *table) int {
+		if level == 0 {
+			return cmp.Or(cmp.Compare(b.meta.MaxSeq, a.meta.MaxSeq),
+				cmp.Compare(b.meta.Num, a.meta.Num))
+		}
+		return sstable.Compare(a.meta.Smallest, b.meta.Smallest)
+	})
+}
+
+// find returns the index of the first table of a sorted level whose keys end at or after user.
+func find(tables []*table, user []byte) int {
+	lo, hi := 0, len(tables)
+	for lo < hi {
+		mid := int(uint(lo+hi) / 2)
+		if bytes.Compare(tables[mid].meta.Largest.User, user) < 0 {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// get finds the newest version of user that is not newer than at. Runs are asked newest first, so
+// the first answer is the answer.
+func (v *version) get(dst, user []byte, hash uint64, at sstable.Seq) (
+	value []byte, kind sstable.Kind, ok bool, err error,
+) {
+	for _, t := range v.tables[0] {
+		if !t.covers(user) {
+			continue
+		}
+		if value, kind, ok, err = t.get(dst, user, hash, at); ok || err != nil {
+			return value, kind, ok, err
+		}
+	}
+	for level := 1; level < compaction.NumLevels; level++ {
+		tables := v.tables[level]
+		if i := find(tables, user); i < len(tables) && tables[i].covers(user) {
+			if value, kind, ok, err = tables[i].get(dst, user, hash, at); ok || err != nil {
+				return value, kind, ok, err
+			}
+		}
+	}
+	return dst, 0, false, nil
+}
+
+// all returns the edit that lists every table.
+func (v *version) all() []leveledTable {
+	var added []leveledTable
+	for level, metas := range v.levels {
+		for _, m := range metas {
+			added = append(added, leveledTable{level, m})
+		}
+	}
+	return added
+}
