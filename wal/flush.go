@@ -20,6 +20,11 @@ const (
 	prewriteMaxFrame = 128 << 10
 )
 
+const (
+	gatherYields = 4  // how often a leader yields at most
+	gatherProbe  = 16 // flushes between two attempts that bring nobody, or until there are none
+)
+
 // zeros is never written to.
 var zeros [prewriteBytes]byte
 
@@ -81,10 +86,12 @@ func (w *Writer) wait(p Pos, sync bool) error {
 		}
 		if !w.flushing {
 			w.leadLocked()
-		} else if w.open || p <= w.taken && (w.syncs || !sync) {
-			w.turn[w.gen&1].Wait()
 		} else {
-			w.turn[(w.gen+1)&1].Wait()
+			turn := w.gen
+			if !w.open && (p > w.taken || sync && !w.syncs) {
+				turn++
+			}
+			w.turn[turn&1].Wait()
 		}
 		if Pos(level.Load()) >= p {
 			return nil
@@ -98,10 +105,7 @@ func (w *Writer) leadLocked() {
 	w.flushing, w.open = true, true
 	w.gen++
 	gen := w.gen
-	// Let the writers that can run append first: after a flush there is a group of them.
-	w.mu.Unlock()
-	runtime.Gosched()
-	w.mu.Lock()
+	w.gatherLocked()
 	g := w.takeLocked()
 	w.mu.Unlock()
 
@@ -128,6 +132,29 @@ func (w *Writer) leadLocked() {
 		w.turn[(gen+1)&1].Broadcast()
 	} else {
 		w.turn[(gen+1)&1].Signal()
+	}
+}
+
+// gatherLocked lets the writers that can run append before the group is taken: after a flush, all
+// that it served can. It yields for as long as that makes the group grow, which costs no idle time
+// and gives with 16, 64 and 256 writers 15.6, 62 and 204 records per sync; yielding once gives
+// 14.5, 49 and 150, never 8.4, 32 and 121 (BenchmarkSync), and with 16 writers that only write 9
+// records per frame instead of 1.1 (BenchmarkAppendWrite). For a writer alone it is 0.15 us lost,
+// so while yielding brings nobody it is only tried now and then.
+func (w *Writer) gatherLocked() {
+	if w.crowd == 0 && w.gen%gatherProbe != 0 {
+		return
+	}
+	w.crowd = max(w.crowd-1, 0)
+	for range gatherYields {
+		end := w.end
+		w.mu.Unlock()
+		runtime.Gosched()
+		w.mu.Lock()
+		if w.end == end {
+			return
+		}
+		w.crowd = gatherProbe
 	}
 }
 

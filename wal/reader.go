@@ -176,6 +176,13 @@ func (r *Reader) verify(h frameHead, off int64) (bool, error) {
 		}
 		_, _ = r.digest.Write(p)
 		at += n
+		if at == end {
+			for _, b := range p[n-(h.bytes()-frameHeaderBytes-h.payload):] {
+				if b != 0 {
+					return false, nil
+				}
+			}
+		}
 	}
 	return uint32(r.digest.Sum64()) == sum, nil
 }

@@ -72,6 +72,8 @@ type recovery struct {
 type witness struct {
 	any       bool
 	low, high Pos    // where the lowest begins and the highest ends
+	lowest    uint64 // segment of the lowest
+	below     int64  // bytes of that segment before it
 	durable   Pos    // the highest promise
 	segment   uint64 // who made it
 	offset    int64
@@ -207,11 +209,11 @@ func (c *recovery) note(f Frame) {
 		c.res.Dropped += int64(len(f.Payload))
 	}
 	w := &c.found
-	if !w.any {
-		w.low = f.Pos
+	if !w.any || f.Pos < w.low {
+		w.low, w.lowest, w.below = f.Pos, c.r.seg.Number, f.Offset-HeaderBytes
 	}
 	w.any = true
-	w.low, w.high = min(w.low, f.Pos), max(w.high, f.End())
+	w.high = max(w.high, f.End())
 	if f.Durable > w.durable {
 		w.durable, w.segment, w.offset = f.Durable, c.r.seg.Number, f.Offset
 	}
@@ -225,6 +227,10 @@ func (c *recovery) judge() error {
 		return nil
 	}
 	e := &CorruptError{Segment: c.segs[max(c.at, 0)].Number, Offset: c.stopped}
+	if w.lowest != e.Segment && c.x != NoPos && w.low-c.x < Pos(w.below) {
+		// What is lost stood at the start of a later segment.
+		e.Segment, e.Offset = w.lowest, HeaderBytes
+	}
 	place := "the log has no start"
 	if c.x != NoPos {
 		place = fmt.Sprintf("the log ends here at position %d", c.x)

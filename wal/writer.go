@@ -60,6 +60,7 @@ type Writer struct {
 	gen      uint64   // number of the current or last flush
 	flushing bool     // there is a leader
 	open     bool     // the flush still takes what is appended
+	crowd    int      // flushes for which gathering is worth a try
 	taken    Pos      // end of what the flush took
 	syncs    bool     // the flush syncs
 	released uint64   // segments below this number need no sync
