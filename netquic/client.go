@@ -51,7 +51,7 @@ func NewClient(addr string, o Options) (*Client, error) {
 	c := &Client{
 		addr:      addr,
 		o:         o,
-		transport: &quic.Transport{Conn: socket, ConnectionIDLength: 8},
+		transport: &quic.Transport{Conn: socket, ConnectionIDLength: connectionIDBytes},
 		verifier:  &verifier{addr: addr, pin: o.Pin, file: o.KnownServers},
 	}
 	c.tls = &tls.Config{

@@ -46,7 +46,6 @@ func serve(t testing.TB, h Handler, o Options) *Server {
 	return s
 }
 
-
 func identity(t testing.TB) *Identity {
 	t.Helper()
 	id, err := EnsureIdentity(t.TempDir())

@@ -1,7 +1,6 @@
 package netquic
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 
@@ -117,6 +116,3 @@ func (c *Client) Metrics() ClientMetrics {
 		Late:         c.counters.late.Load(),
 	}
 }
-
-// connectionCause is why a QUIC connection ended.
-func connectionCause(qc *quic.Conn) error { return context.Cause(qc.Context()) }

@@ -49,8 +49,9 @@ type Options struct {
 }
 
 const (
-	maxLanes         = 8 // per connection, for its whole life
-	handshakeTimeout = 5 * time.Second
+	connectionIDBytes = 8
+	maxLanes          = 8 // per connection, for its whole life
+	handshakeTimeout  = 5 * time.Second
 
 	streamWindowBytes        = 1 << 20
 	maxStreamWindowBytes     = 6 << 20

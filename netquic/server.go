@@ -75,12 +75,14 @@ func Listen(addr string, o Options) (*Server, error) {
 	}
 	s.workers.jobs = make(chan *job)
 	s.transport = &quic.Transport{
-		Conn:                socket,
-		ConnectionIDLength:  8,
-		StatelessResetKey:   &o.Identity.reset,
-		TokenGeneratorKey:   &o.Identity.token,
-		VerifySourceAddress: func(net.Addr) bool { return s.counters.handshakes.Load() > handshakesUnchecked },
-		ConnContext:         s.admit,
+		Conn:               socket,
+		ConnectionIDLength: connectionIDBytes,
+		StatelessResetKey:  &o.Identity.reset,
+		TokenGeneratorKey:  &o.Identity.token,
+		VerifySourceAddress: func(net.Addr) bool {
+			return s.counters.handshakes.Load() >= handshakesUnchecked
+		},
+		ConnContext: s.admit,
 	}
 	conf := o.quicConfig()
 	conf.MaxIncomingStreams = maxLanes
@@ -252,7 +254,7 @@ func (s *Server) drain(ctx context.Context) error {
 			continue
 		}
 		select {
-		case <-c.qc.Context().Done():
+		case <-c.ctx.Done():
 		case <-linger.Done():
 			return ctx.Err() // nil when only the linger time passed
 		}

@@ -14,8 +14,9 @@ import (
 // serverConn is one connection of a client.
 type serverConn struct {
 	// Fixed after newServerConn.
-	s  *Server
-	qc *quic.Conn
+	s   *Server
+	qc  *quic.Conn
+	ctx context.Context // ends with the connection
 
 	// Own synchronisation.
 	calls atomic.Int64 // in Handler.Call or waiting for it
@@ -26,7 +27,9 @@ type serverConn struct {
 	ended bool // endLanes was called: new lanes end at once
 }
 
-func newServerConn(s *Server, qc *quic.Conn) *serverConn { return &serverConn{s: s, qc: qc} }
+func newServerConn(s *Server, qc *quic.Conn) *serverConn {
+	return &serverConn{s: s, qc: qc, ctx: qc.Context()}
+}
 
 // run takes the client's lanes until the connection ends.
 func (c *serverConn) run() {
@@ -48,8 +51,8 @@ func (c *serverConn) run() {
 		go l.read()
 		go l.write()
 	}
-	<-c.qc.Context().Done()
-	c.s.counters.countClosed(connectionCause(c.qc))
+	<-c.ctx.Done()
+	c.s.counters.countClosed(context.Cause(c.ctx))
 	c.s.forget(c)
 }
 
@@ -108,6 +111,7 @@ type serverLane struct {
 
 	// Of the reading goroutine.
 	answers []byte      // of the current read batch, not yet queued
+	count   int         // of answers
 	slow    *time.Timer // runs while a frame is incomplete
 	armed   bool
 	kept    int // bytes of the incomplete frame when slow was last set
@@ -116,7 +120,7 @@ type serverLane struct {
 func newServerLane(c *serverConn, stream *quic.Stream) *serverLane {
 	l := &serverLane{c: c, stream: stream}
 	l.in = newFrameReader(stream, serverSide, c.s.o.MaxFrameBytes)
-	l.out = newGroupWriter(stream)
+	l.out = newGroupWriter(stream, &c.calls)
 	l.out.limit = c.s.o.FrameTimeout
 	l.out.stall = stoppedTimer(func() { c.close(ReasonSlowReader, "") })
 	l.slow = stoppedTimer(func() { c.close(ReasonSlowFrame, "") })
@@ -187,6 +191,7 @@ func (l *serverLane) batch(now time.Time) error {
 		if !ok {
 			break
 		}
+		l.count++
 		switch {
 		case draining:
 			s.counters.drained.Add(1)
@@ -198,7 +203,9 @@ func (l *serverLane) batch(now time.Time) error {
 			calls++
 			if l.tryCall(f) {
 				inline++
-			} else if !l.dispatch(f, now) {
+			} else if l.dispatch(f, now) {
+				l.count--
+			} else {
 				calls--
 			}
 		}
@@ -253,7 +260,7 @@ func (l *serverLane) dispatch(f frame, now time.Time) bool {
 	j.lane = l
 	j.id = f.id
 	j.req = append(j.req[:0], f.body...)
-	j.ctx.parent = l.c.qc.Context()
+	j.ctx.parent = l.c.ctx
 	j.ctx.deadline = now.Add(time.Duration(f.millis) * time.Millisecond)
 	l.c.s.workers.start(j)
 	return true
@@ -264,7 +271,8 @@ func (l *serverLane) flush() {
 		return
 	}
 	l.c.s.counters.bytesOut.Add(uint64(len(l.answers)))
-	l.answers = l.out.sendSwap(l.answers)
+	l.answers = l.out.sendSwap(l.answers, l.count)
+	l.count = 0
 	if cap(l.answers) > retainBufferBytes {
 		l.answers = nil
 	}

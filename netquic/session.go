@@ -35,7 +35,7 @@ func newSession(c *Client, qc *quic.Conn) (*session, error) {
 		}
 		l := &clientLane{s: s}
 		l.in = newFrameReader(stream, clientSide, c.o.MaxFrameBytes)
-		l.out = newGroupWriter(stream)
+		l.out = newGroupWriter(stream, &s.waiting)
 		l.slots.Store(new([]*call))
 		s.lanes = append(s.lanes, l)
 	}
@@ -119,6 +119,7 @@ func (l *clientLane) begin(ctx context.Context, deadline time.Time, req, dst []b
 	k.state.Store(k.id)
 	l.s.waiting.Add(1)
 	w.out = appendRequest(w.out, k.id, millisLeft(deadline), req)
+	w.sends++
 	w.work.Signal()
 	return k, nil
 }

@@ -3,13 +3,17 @@ package netquic
 import (
 	"context"
 	"io"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	queueBytes = 1 << 20   // a lane with this much unwritten makes its producers wait
 	writeBytes = 256 << 10 // one Write: the unit in which a slow reader must make progress
+
+	gatherYields = 2 // of the processor, before a batch is taken
 )
 
 // groupWriter sends what many goroutines queue on one lane: whoever has something appends it to
@@ -19,11 +23,13 @@ type groupWriter struct {
 	dst   io.WriteCloser
 	stall *time.Timer   // fires when the peer does not take a Write in time; nil: never
 	limit time.Duration // how long one Write may take
+	calls *atomic.Int64 // in flight on the connection: whether a group may gather
 
 	mu    sync.Mutex
 	work  sync.Cond // the writing goroutine waits here
 	out   []byte
 	spare []byte // the previous batch's buffer
+	sends int    // that make up out
 	taken uint64 // batches given to the stream so far; a frame of batch n is unsent while n == taken
 	state writerState
 	room  chan struct{} // closed when out is taken; nil while nobody waits
@@ -37,8 +43,8 @@ const (
 	writerDead                // drop everything
 )
 
-func newGroupWriter(dst io.WriteCloser) *groupWriter {
-	w := &groupWriter{dst: dst}
+func newGroupWriter(dst io.WriteCloser, calls *atomic.Int64) *groupWriter {
+	w := &groupWriter{dst: dst, calls: calls}
 	w.work.L = &w.mu
 	return w
 }
@@ -50,6 +56,7 @@ func (w *groupWriter) run() error {
 		for len(w.out) == 0 && w.state == writerOpen {
 			w.work.Wait()
 		}
+		w.gatherLocked()
 		if w.state == writerDead {
 			w.mu.Unlock()
 			return io.ErrClosedPipe
@@ -60,8 +67,7 @@ func (w *groupWriter) run() error {
 			return w.dst.Close()
 		}
 		batch := w.out
-		w.out = w.spare[:0]
-		w.spare = nil
+		w.out, w.spare, w.sends = w.spare[:0], nil, 0
 		w.taken++
 		w.roomLocked()
 		w.mu.Unlock()
@@ -77,6 +83,21 @@ func (w *groupWriter) run() error {
 		if cap(batch) <= retainBufferBytes {
 			w.spare = batch
 		}
+	}
+}
+
+// gatherLocked lets goroutines that are about to queue something do so before the batch is taken.
+// A system call per packet is what calls cost most: BenchmarkEcho with 64 callers takes 2.6 us of
+// processor time per call with it and 8.6 us without; one yield instead of two 2.9 us. A single
+// caller has nobody to wait for and does not wait. It unlocks mu meanwhile.
+func (w *groupWriter) gatherLocked() {
+	for range gatherYields {
+		if w.sends <= 1 && w.calls.Load() <= 1 {
+			return
+		}
+		w.mu.Unlock()
+		runtime.Gosched()
+		w.mu.Lock()
 	}
 }
 
@@ -105,14 +126,15 @@ func (w *groupWriter) send(b []byte) {
 	}
 	if w.state == writerOpen {
 		w.out = append(w.out, b...)
+		w.sends++
 		w.work.Signal()
 	}
 	w.mu.Unlock()
 }
 
-// sendSwap queues b like send and returns a buffer to gather the next answers in: when nothing is
+// sendSwap queues b, which holds n answers, like send and returns a buffer to gather the next answers in: when nothing is
 // queued the buffers are swapped instead of copied.
-func (w *groupWriter) sendSwap(b []byte) []byte {
+func (w *groupWriter) sendSwap(b []byte, n int) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.out) >= queueBytes && w.state == writerOpen {
@@ -121,6 +143,7 @@ func (w *groupWriter) sendSwap(b []byte) []byte {
 	if w.state != writerOpen {
 		return b[:0]
 	}
+	w.sends += n
 	if len(w.out) == 0 {
 		w.out, b = b, w.out
 	} else {
