@@ -1,0 +1,469 @@
+package lsm
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"kvd/compaction"
+	"kvd/lsm/vfs"
+	"kvd/sstable"
+	"kvd/wal"
+)
+
+// This file looks into the files of a database that no process has open, for people who want to
+// know what is in them or whether all of it is sound. Nothing is changed and nothing is replayed,
+// so it works on a directory that Open refuses.
+
+// LevelTable is a table and its place in the tree.
+type LevelTable struct {
+	Level int
+	Meta  *sstable.Meta
+}
+
+// Layout is what the manifest in force says of a directory.
+type Layout struct {
+	Dir        string
+	Manifest   string // path
+	Edits      int
+	DatabaseID uint64
+	LogSegment uint64 // the oldest segment that recovery needs; 0 if none
+	LogStart   wal.Pos
+	LastSeq    sstable.Seq // the last one in any table
+	NextFile   uint64
+	Tables     []LevelTable // by level, then by file number
+	Logs       []string     // paths of the segments that recovery needs, in their order
+	OldLogs    []string     // paths of those it does not need; they wait to be reused
+}
+
+// ManifestEdit is one record of a manifest. Numbers that the record does not change are 0.
+type ManifestEdit struct {
+	Number     int // in the file, from 1
+	DatabaseID uint64
+	LogSegment uint64
+	LogStart   wal.Pos
+	LastSeq    sstable.Seq
+	NextFile   uint64
+	Added      []LevelTable
+	Removed    []RemovedTable
+}
+
+// RemovedTable names a table that an edit takes out of the tree.
+type RemovedTable struct {
+	Level int
+	Num   uint64
+}
+
+// InspectLayout reads the manifest in force of dir. Damage in it is a *CorruptError.
+func InspectLayout(fsys vfs.FS, dir string) (*Layout, error) {
+	num, err := readCurrent(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("lsm: no database in %s: %w", dir, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l := &Layout{Dir: dir, Manifest: manifestName(dir, num)}
+	tables := make(map[uint64]LevelTable)
+	err = InspectManifest(fsys, l.Manifest, func(e ManifestEdit) error {
+		l.Edits = e.Number
+		l.DatabaseID = max(l.DatabaseID, e.DatabaseID)
+		l.LastSeq, l.NextFile = max(l.LastSeq, e.LastSeq), max(l.NextFile, e.NextFile)
+		if e.LogSegment != 0 {
+			l.LogSegment, l.LogStart = e.LogSegment, e.LogStart
+		}
+		for _, r := range e.Removed {
+			delete(tables, r.Num)
+		}
+		for _, t := range e.Added {
+			tables[t.Meta.Num] = t
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		l.Tables = append(l.Tables, t)
+	}
+	slices.SortFunc(l.Tables, func(a, b LevelTable) int {
+		return cmp.Or(cmp.Compare(a.Level, b.Level), cmp.Compare(a.Meta.Num, b.Meta.Num))
+	})
+	logs, err := listFiles(fsys, dir, fileLog)
+	for _, num := range logs {
+		if num < l.LogSegment || l.LogSegment == 0 {
+			l.OldLogs = append(l.OldLogs, logName(dir, num))
+		} else {
+			l.Logs = append(l.Logs, logName(dir, num))
+		}
+	}
+	return l, err
+}
+
+// InspectManifest calls fn with every edit of a manifest file, in order.
+func InspectManifest(fsys vfs.FS, name string, fn func(ManifestEdit) error) error {
+	kind, num := parseName(filepath.Base(name))
+	if kind != fileManifest {
+		return fmt.Errorf("lsm: %s: not the name of a manifest", name)
+	}
+	number := 0
+	return readManifest(fsys, filepath.Dir(name), num, func(e *edit) error {
+		number++
+		m := ManifestEdit{
+			Number:     number,
+			DatabaseID: e.databaseID,
+			LogSegment: e.logSegment,
+			LogStart:   e.logStart,
+			LastSeq:    e.lastSeq,
+			NextFile:   e.nextFile,
+		}
+		for _, t := range e.added {
+			m.Added = append(m.Added, LevelTable{t.level, t.meta})
+		}
+		for _, r := range e.removed {
+			m.Removed = append(m.Removed, RemovedTable{r.level, r.num})
+		}
+		return fn(m)
+	})
+}
+
+// LogWrite is one write in a segment of the log. Key and Value are valid during the call.
+type LogWrite struct {
+	Offset int64 // of its frame in the file
+	Seq    sstable.Seq
+	Kind   sstable.Kind
+	Key    []byte
+	Value  []byte
+}
+
+// LogInfo is what a segment holds.
+type LogInfo struct {
+	Header          wal.Header
+	Frames, Records int
+	Writes          int
+	FirstPos, End   wal.Pos     // of the records
+	Durable         wal.Pos     // synced, by the word of the last frame
+	FirstSeq        sstable.Seq // 0 when there is no write
+	LastSeq         sstable.Seq
+	StopOffset      int64  // where no further frame continues
+	Stop            string // why
+	// Beyond counts valid frames after StopOffset. Zero is a normal end or a torn tail. Others are
+	// frames that a crash kept behind a torn one, or damage: Verify knows which.
+	Beyond int
+}
+
+// InspectLog calls fn with every write of a segment file, up to where its frames end. A broken
+// batch in a valid frame, or a damaged header, is a *CorruptError.
+func InspectLog(fsys vfs.FS, name string, fn func(LogWrite) error) (info LogInfo, err error) {
+	kind, num := parseName(filepath.Base(name))
+	if kind != fileLog {
+		return info, fmt.Errorf("lsm: %s: not the name of a log segment", name)
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return info, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return info, err
+	}
+	r, err := wal.NewReader(wal.Segment{Number: num, R: f, Size: size})
+	if err != nil {
+		return info, inFile(err, name)
+	}
+	info.Header = r.Header()
+	for r.Next() {
+		frame := r.Frame()
+		if info.Frames == 0 {
+			info.FirstPos = frame.Pos
+		}
+		info.Frames++
+		info.End, info.Durable = frame.End(), frame.Durable
+		if err := info.frame(name, frame, fn); err != nil {
+			return info, err
+		}
+	}
+	info.StopOffset, info.Stop = r.Offset(), r.Stop()
+	if r.Err() != nil {
+		return info, r.Err()
+	}
+	for r.Next() || r.Resync() {
+		info.Beyond++
+	}
+	return info, r.Err()
+}
+
+// frame takes in the records of one frame.
+func (info *LogInfo) frame(name string, f wal.Frame, fn func(LogWrite) error) error {
+	for p := f.Payload; len(p) > 0; {
+		rec, rest, ok := wal.NextRecord(p)
+		if !ok {
+			return &CorruptError{name, f.Offset, "a valid frame holds a broken record"}
+		}
+		p = rest
+		info.Records++
+		ops, seq, _, err := openBatch(rec)
+		for err == nil && ops.next() {
+			if info.Writes == 0 {
+				info.FirstSeq = seq
+			}
+			info.Writes++
+			info.LastSeq = seq
+			if err := fn(LogWrite{f.Offset, seq, ops.kind, ops.key, ops.value}); err != nil {
+				return err
+			}
+			seq++
+		}
+		if err == nil {
+			err = ops.err
+		}
+		if err != nil {
+			return &CorruptError{name, f.Offset, err.Error()}
+		}
+	}
+	return nil
+}
+
+// Table returns the layout's table of that file; nil when the tree has none.
+func (l *Layout) Table(name string) *LevelTable {
+	_, num := parseName(filepath.Base(name))
+	for i, t := range l.Tables {
+		if t.Meta.Num == num {
+			return &l.Tables[i]
+		}
+	}
+	return nil
+}
+
+// TableName returns the path of a table of the layout.
+func (l *Layout) TableName(t LevelTable) string { return tableName(l.Dir, t.Meta.Num) }
+
+// InspectTable opens a table of l for fn. A damaged table is a *CorruptError.
+func (l *Layout) InspectTable(fsys vfs.FS, t LevelTable, fn func(r *sstable.Reader) error) error {
+	name := l.TableName(t)
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &CorruptError{File: name, Offset: -1, Reason: "the file is missing"}
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if size != int64(t.Meta.Bytes) {
+		return &CorruptError{name, size, fmt.Sprintf("the manifest says %d bytes", t.Meta.Bytes)}
+	}
+	r, err := sstable.NewReader(f, size, sstable.ID{Num: t.Meta.Num, UID: t.Meta.UID}, nil)
+	if err == nil {
+		err = fn(r)
+	}
+	return inFile(err, name)
+}
+
+// Place is one version of a key and where it stands.
+type Place struct {
+	File   string
+	Level  int   // of the table; -1 for a log
+	Offset int64 // of the frame in the log; -1 for a table
+	Seq    sstable.Seq
+	Kind   sstable.Kind
+	Value  []byte // valid during the call
+	Old    bool   // in a segment that recovery does not need: the tables hold it, or what replaced it
+}
+
+// Find calls fn with every version of key that is still on disk: what a Get returns, what it
+// hides, and what the log keeps of what is gone. Files that cannot be read are collected in the
+// error; the rest is searched all the same.
+func (l *Layout) Find(fsys vfs.FS, key []byte, fn func(Place) error) error {
+	var errs []error
+	for _, t := range l.Tables {
+		if bytes.Compare(key, t.Meta.Smallest.User) < 0 || bytes.Compare(key, t.Meta.Largest.User) > 0 {
+			continue
+		}
+		err := l.InspectTable(fsys, t, func(r *sstable.Reader) error {
+			it := r.NewIter(sstable.IterOptions{NoFill: true})
+			for ok := it.SeekGE(key); ok && bytes.Equal(it.Key().User, key); ok = it.Next() {
+				err := fn(Place{l.TableName(t), t.Level, -1, it.Key().Seq(), it.Key().Kind(),
+					it.Value(), false})
+				if err != nil {
+					return errors.Join(err, it.Close())
+				}
+			}
+			return errors.Join(it.Err(), it.Close())
+		})
+		errs = append(errs, err)
+	}
+	for i, name := range slices.Concat(l.OldLogs, l.Logs) {
+		_, err := InspectLog(fsys, name, func(w LogWrite) error {
+			if !bytes.Equal(w.Key, key) {
+				return nil
+			}
+			return fn(Place{name, -1, w.Offset, w.Seq, w.Kind, w.Value, i < len(l.OldLogs)})
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Verification is what Verify has read.
+type Verification struct {
+	Tables     int
+	TableBytes uint64
+	Entries    uint64
+	Segments   int
+	Records    int
+	LastSeq    sstable.Seq
+	TornBytes  int64   // never synced and lost in a crash: no damage
+	Damages    []error // each with its file; mostly *CorruptError
+}
+
+// Verify reads everything in dir that a database consists of and checks it: the manifest, every
+// block of every table against checksums, order, filter and what the manifest says of it, the
+// levels against one another, every frame and batch of the log. It goes on after damage, so
+// Damages is all of it. The error is for what keeps it from looking at all, such as ErrLocked.
+// seen, which may be nil, is called for each file before it is read.
+func Verify(fsys vfs.FS, dir string, seen func(name string)) (v Verification, err error) {
+	lock, err := fsys.Lock(filepath.Join(dir, lockName))
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return v, fmt.Errorf("lsm: lock %s: %w", dir, err)
+	}
+	if lock != nil {
+		defer lock.Close()
+	}
+	if seen == nil {
+		seen = func(string) {}
+	}
+	l, err := InspectLayout(fsys, dir)
+	if _, ok := errors.AsType[*CorruptError](err); ok {
+		v.Damages = append(v.Damages, err)
+		return v, nil
+	}
+	if err != nil {
+		return v, err
+	}
+	var levels compaction.Levels
+	for _, t := range l.Tables {
+		seen(l.TableName(t))
+		if err := v.table(fsys, l, t); err != nil {
+			v.Damages = append(v.Damages, err)
+		}
+		levels[t.Level] = append(levels[t.Level], t.Meta)
+	}
+	sortLevels(&levels)
+	if err := levels.Check(); err != nil {
+		v.Damages = append(v.Damages, &CorruptError{l.Manifest, -1, err.Error()})
+	}
+	if err := v.log(fsys, l, seen); err != nil {
+		v.Damages = append(v.Damages, err)
+	}
+	return v, nil
+}
+
+// sortLevels brings tables that were gathered in any order into the order of Levels.
+func sortLevels(levels *compaction.Levels) {
+	for i, tables := range levels {
+		slices.SortFunc(tables, func(a, b *sstable.Meta) int {
+			if i == 0 {
+				return cmp.Or(cmp.Compare(b.MaxSeq, a.MaxSeq), cmp.Compare(b.Num, a.Num))
+			}
+			return sstable.Compare(a.Smallest, b.Smallest)
+		})
+	}
+}
+
+func (v *Verification) table(fsys vfs.FS, l *Layout, t LevelTable) error {
+	return l.InspectTable(fsys, t, func(r *sstable.Reader) error {
+		if err := r.Verify(); err != nil {
+			return err
+		}
+		it := &namedIter{name: l.TableName(t)}
+		it.Init(r, compactionInput)
+		if err := errors.Join(compaction.CheckTable(t.Meta, it), it.Close()); err != nil {
+			if _, ok := errors.AsType[*CorruptError](err); ok {
+				return err
+			}
+			return &CorruptError{l.TableName(t), -1, err.Error()}
+		}
+		v.Tables++
+		v.TableBytes += t.Meta.Bytes
+		v.Entries += t.Meta.Entries
+		return nil
+	})
+}
+
+// log reads the segments that recovery needs, as recovery does.
+func (v *Verification) log(fsys vfs.FS, l *Layout, seen func(string)) error {
+	first := logName(l.Dir, l.LogSegment)
+	if l.LogSegment != 0 && (len(l.Logs) == 0 || l.Logs[0] != first) {
+		return &CorruptError{first, -1, "missing, but the manifest needs it"}
+	}
+	var segments []wal.Segment
+	var files []io.Closer
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // only read from
+		}
+	}()
+	for _, name := range l.Logs {
+		seen(name)
+		f, err := fsys.Open(name)
+		if err != nil {
+			return err
+		}
+		files = append(files, f)
+		size, err := f.Size()
+		if err != nil {
+			return err
+		}
+		_, num := parseName(filepath.Base(name))
+		segments = append(segments, wal.Segment{Number: num, R: f, Size: size})
+	}
+	v.Segments, v.LastSeq = len(segments), l.LastSeq
+	if len(segments) == 0 {
+		return nil
+	}
+	result, err := wal.Recover(segments, l.LogStart, func(rec []byte) error {
+		return v.batch(first, rec)
+	})
+	v.Records = result.Records
+	v.TornBytes = result.Dropped
+	if e, ok := errors.AsType[*wal.CorruptError](err); ok {
+		return inFile(err, logName(l.Dir, e.Segment))
+	}
+	return err
+}
+
+// batch checks one record of the log.
+func (v *Verification) batch(file string, rec []byte) error {
+	ops, base, count, err := openBatch(rec)
+	if err == nil && base != v.LastSeq+1 {
+		err = fmt.Errorf("a batch at sequence %d follows sequence %d", base, v.LastSeq)
+	}
+	n := uint32(0)
+	for err == nil && ops.next() {
+		n++
+	}
+	if err == nil {
+		err = ops.err
+	}
+	if err == nil && n != count {
+		err = fmt.Errorf("a batch of %d writes says %d", n, count)
+	}
+	if err != nil {
+		return &CorruptError{file, -1, err.Error()}
+	}
+	v.LastSeq = base + sstable.Seq(count) - 1
+	return nil
+}
+
+// Err returns the first Put or Delete that was out of bounds, which Apply would return.
+func (b *Batch) Err() error { return b.err }

@@ -1,0 +1,174 @@
+package lsm
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"testing"
+
+	"kvd/lsm/vfs"
+	"kvd/sstable"
+)
+
+// inspected makes a database with a table, a hidden version, a tombstone and a log, and closes it.
+func inspected(t *testing.T) (fsys *vfs.Mem, dir string) {
+	t.Helper()
+	fsys, dir = vfs.NewMem(), "/db"
+	db, err := Open(dir, Options{FS: fsys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(k, v string) {
+		if err := db.Put([]byte(k), []byte(v), Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 1000 {
+		put(fmt.Sprintf("key%04d", i), fmt.Sprintf("value %d", i))
+	}
+	put("apple", "old")
+	if err := db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	put("apple", "new")
+	if err := db.Delete([]byte("apple"), Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return fsys, dir
+}
+
+func TestInspectSoundDatabase(t *testing.T) {
+	fsys, dir := inspected(t)
+	var files []string
+	v, err := Verify(fsys, dir, func(name string) { files = append(files, name) })
+	if err != nil || len(v.Damages) > 0 {
+		t.Fatalf("Verify: %v, damages %v", err, v.Damages)
+	}
+	if v.Tables != 1 || v.Entries != 1001 || v.Records != 2 || v.LastSeq != 1003 {
+		t.Errorf("Verify: %+v", v)
+	}
+	if len(files) != v.Tables+v.Segments {
+		t.Errorf("Verify saw %d files, counts %d tables and %d segments", len(files), v.Tables,
+			v.Segments)
+	}
+
+	l, err := InspectLayout(fsys, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type version struct {
+		level int
+		seq   sstable.Seq
+		kind  sstable.Kind
+		value string
+		old   bool
+	}
+	got := map[version]int{}
+	err = l.Find(fsys, []byte("apple"), func(p Place) error {
+		got[version{p.Level, p.Seq, p.Kind, string(p.Value), p.Old}]++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []version{
+		{0, 1001, sstable.KindPut, "old", false},
+		{-1, 1002, sstable.KindPut, "new", false},
+		{-1, 1003, sstable.KindDelete, "", false},
+	} {
+		if got[want] != 1 {
+			t.Errorf("Find does not tell %+v once; it tells %+v", want, got)
+		}
+	}
+
+	info, err := InspectLog(fsys, l.Logs[0], func(LogWrite) error { return nil })
+	if err != nil || info.Writes != 2 || info.Records != 2 || info.Beyond != 0 ||
+		info.FirstSeq != 1002 || info.LastSeq != 1003 {
+		t.Errorf("InspectLog: %+v, %v", info, err)
+	}
+	if l.Table("000001.sst") != nil || l.Table(l.TableName(l.Tables[0])) == nil {
+		t.Error("Table does not find tables by their names")
+	}
+}
+
+// damage changes one byte of a file.
+func damage(t *testing.T, fsys vfs.FS, name string, off int64) {
+	t.Helper()
+	f, err := fsys.OpenReadWrite(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, off); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x10
+	if _, err := f.WriteAt(b, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerifyNamesEveryDamagedFile(t *testing.T) {
+	fsys, dir := inspected(t)
+	l, err := InspectLayout(fsys, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := l.TableName(l.Tables[0])
+	damage(t, fsys, table, 100)
+	damage(t, fsys, l.Logs[0], 4096+30) // the first frame; the second one vouches for it
+	v, err := Verify(fsys, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, d := range v.Damages {
+		e, ok := errors.AsType[*CorruptError](d)
+		if !ok {
+			t.Fatalf("damage %v is no *CorruptError", d)
+		}
+		found[e.File] = true
+	}
+	if !found[table] || !found[l.Logs[0]] || len(found) != 2 {
+		t.Errorf("damaged %s and %s; Verify tells %v", table, l.Logs[0], v.Damages)
+	}
+
+	damage(t, fsys, l.Manifest, 4096+30)
+	v, err = Verify(fsys, dir, nil)
+	if err != nil || len(v.Damages) != 1 {
+		t.Errorf("damaged manifest: %v, %v", v.Damages, err)
+	}
+}
+
+func TestInspectRefusesWhatIsNoDatabase(t *testing.T) {
+	fsys := vfs.NewMem()
+	if err := fsys.MkdirAll("/empty"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(fsys, "/empty", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	if err := InspectManifest(fsys, filepath.Join("/empty", "x"), nil); err == nil {
+		t.Error("a manifest by the name of x")
+	}
+	if _, err := InspectLog(fsys, "/empty/x", nil); err == nil {
+		t.Error("a log by the name of x")
+	}
+}
+
+func TestVerifyRefusesAnOpenDatabase(t *testing.T) {
+	fsys := vfs.NewMem()
+	db, err := Open("/db", Options{FS: fsys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := Verify(fsys, "/db", nil); !errors.Is(err, ErrLocked) {
+		t.Errorf("got %v, want ErrLocked", err)
+	}
+}
