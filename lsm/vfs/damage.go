@@ -26,17 +26,12 @@ func (m *Mem) FlipByte(name string, off int64, xor byte) error {
 	}
 	i, at := int(off/pageBytes), int(off%pageBytes)
 	n.ownLocked(i)[at] ^= xor
-	g := &n.pages[i]
-	if g.dirty == 0 {
-		g.durable, g.owned = g.live, false
-		return nil
+	var durable block
+	if d := n.pages[i].durable; d != nil {
+		durable = *d
 	}
-	var b block
-	if g.durable != nil {
-		b = *g.durable
-	}
-	b[at] ^= xor
-	g.durable = &b
+	durable[at] ^= xor
+	n.pages[i].durable = &durable
 	return nil
 }
 
@@ -56,7 +51,8 @@ func (m *Mem) ReadFile(name string) ([]byte, error) {
 }
 
 // WriteFile gives a file exactly this content, creating it if need be; content and name are durable
-// at once, the directory it is in is not. Other names and handles of an existing file see the new content.
+// at once, the directory it is in is not. Other names and handles of an existing file see the new
+// content.
 func (m *Mem) WriteFile(name string, data []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -23,8 +23,8 @@
 //	fs.SyncDir("db")                      // now both stay
 //
 // and a file is replaced by writing the successor under another name, syncing it, renaming it over
-// the old one and syncing the directory. A directory is an entry of its parent: after MkdirAll it is
-// the parent that has to be synced, and the parent's parent if that is new too.
+// the old one and syncing the directory. A directory is an entry of its parent: after MkdirAll it
+// is the parent that has to be synced, and the parent's parent if that is new too.
 //
 // # What a loss of power does
 //

@@ -84,7 +84,9 @@ type ShortError struct {
 	Err   error // what to fail with then
 }
 
-func (e *ShortError) Error() string { return fmt.Sprintf("short by fault at %d: %v", e.Bytes, e.Err) }
+func (e *ShortError) Error() string {
+	return fmt.Sprintf("vfs: to be cut short at %d bytes: %v", e.Bytes, e.Err)
+}
 
 // Unwrap returns Err.
 func (e *ShortError) Unwrap() error { return e.Err }

@@ -1,15 +1,10 @@
 package vfs
 
-import (
-	"slices"
-	"sync"
-)
+import "sync"
 
 const (
 	sectorBytes = 512  // what a disk writes as one
 	pageBytes   = 4096 // what is shared and copied as one in memory
-	pageSectors = pageBytes / sectorBytes
-	allSectors  = 1<<pageSectors - 1
 
 	// fileBytesMax bounds the page table of a file somebody writes far past the end of.
 	fileBytesMax = 1 << 34
@@ -20,19 +15,20 @@ type block [pageBytes]byte
 
 // page is 4 KiB of a file: what a read sees and what would survive. A nil block is all zeros.
 //
-// Invariant: dirty == 0 implies live == durable, and then the block is shared and not owned.
+// Invariant: a page that is not dirty has live == durable, and does not own the block. Which
+// sectors of a dirty page were written is not kept: one written with what it held before cannot be
+// told from one that was not.
 type page struct {
 	live, durable *block
-	dirty         uint8 // bit i: sector i was written since the last sync
-	owned         bool  // live is referred to by nothing else and may be written in place
+	dirty         bool // written since the last sync
+	owned         bool // live is referred to by nothing else and may be written in place
 }
 
 // inode is the content of one file of a Mem. Sharing blocks by copy on write makes a crashed disk
 // cost a page table, not a copy of every byte, so that a test can afford a crash at every step.
 //
 // Invariants: live bytes at or past size are zero, durable bytes at or past durableSize are zero;
-// pages past the end of the table are holes; dirty names every page whose dirty bits are set
-// (maybe more, maybe twice).
+// pages past the end of the table are holes; dirty lists the dirty pages, each once.
 type inode struct {
 	// Guarded by mu, which is taken after Mem.mu.
 	mu          sync.RWMutex
@@ -78,7 +74,6 @@ func (n *inode) writeLocked(p []byte, off int64) {
 		i, at := int(off/pageBytes), int(off%pageBytes)
 		w := min(len(p), pageBytes-at)
 		copy(n.ownLocked(i)[at:], p[:w])
-		n.markLocked(i, at, at+w)
 		p, off = p[w:], off+int64(w)
 	}
 }
@@ -92,22 +87,23 @@ func (n *inode) truncateLocked(size int64) {
 			if n.pages[i].live == nil {
 				continue
 			}
-			if at == 0 {
-				n.pages[i].live, n.pages[i].owned = nil, false
-			} else {
+			if at > 0 {
 				clear(n.ownLocked(i)[at:])
+				continue
 			}
-			n.markLocked(i, at, pageBytes)
+			n.markLocked(i)
+			n.pages[i].live, n.pages[i].owned = nil, false
 		}
 	}
 	n.size = size
 }
 
-// ownLocked returns the live block of page i for writing.
+// ownLocked returns the live block of page i for writing, which makes the page dirty.
 func (n *inode) ownLocked(i int) *block {
 	if i >= len(n.pages) {
 		n.pages = append(n.pages, make([]page, i+1-len(n.pages))...)
 	}
+	n.markLocked(i)
 	g := &n.pages[i]
 	if !g.owned {
 		b := new(block)
@@ -119,14 +115,10 @@ func (n *inode) ownLocked(i int) *block {
 	return g.live
 }
 
-// markLocked notes that bytes [from, to) of page i are no longer durable; from < to.
-func (n *inode) markLocked(i, from, to int) {
-	g := &n.pages[i]
-	if g.dirty == 0 {
+func (n *inode) markLocked(i int) {
+	if g := &n.pages[i]; !g.dirty {
+		g.dirty = true
 		n.dirty = append(n.dirty, i)
-	}
-	for s := from / sectorBytes; s <= (to-1)/sectorBytes; s++ {
-		g.dirty |= 1 << s
 	}
 }
 
@@ -134,15 +126,8 @@ func (n *inode) markLocked(i, from, to int) {
 func (n *inode) syncLocked() {
 	for _, i := range n.dirty {
 		g := &n.pages[i]
-		g.durable, g.dirty, g.owned = g.live, 0, false
+		g.durable, g.dirty, g.owned = g.live, false, false
 	}
 	n.dirty = n.dirty[:0]
 	n.durableSize = n.size
-}
-
-// dirtyPagesLocked returns the numbers of the pages with unsynced sectors, ascending.
-func (n *inode) dirtyPagesLocked() []int {
-	d := slices.Clone(n.dirty)
-	slices.Sort(d)
-	return slices.Compact(d)
 }

@@ -28,10 +28,10 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	f.n.mu.RLock()
 	defer f.n.mu.RUnlock()
 	switch {
-	case f.closed:
-		return 0, f.fail("read", os.ErrClosed)
 	case off < 0:
 		return 0, f.fail("readat", errNegativeOffset)
+	case f.closed:
+		return 0, f.fail("read", os.ErrClosed)
 	}
 	n := f.n.readLocked(p, off)
 	if n < len(p) {
@@ -44,10 +44,10 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	switch {
-	case f.closed:
-		return 0, f.fail("write", os.ErrClosed)
 	case off < 0:
 		return 0, f.fail("writeat", errNegativeOffset)
+	case f.closed:
+		return 0, f.fail("write", os.ErrClosed)
 	case len(p) == 0:
 		return 0, nil
 	case !f.writable:

@@ -67,7 +67,7 @@ func TestReadAtEnds(t *testing.T) {
 		p := make([]byte, c.size)
 		n, err := f.ReadAt(p, c.off)
 		if string(p[:n]) != c.want || err != c.err {
-			t.Errorf("ReadAt(%d, %d) = %q, %v, want %q, %v", c.size, c.off, p[:n], err, c.want, c.err)
+			t.Errorf("%d bytes at %d: %q, %v, want %q, %v", c.size, c.off, p[:n], err, c.want, c.err)
 		}
 	}
 	if _, err := f.ReadAt(make([]byte, 1), -1); err == nil {
@@ -240,6 +240,16 @@ func TestCapacity(t *testing.T) {
 	if got := after.UsedBytes(); got != 410 {
 		t.Errorf("after a crash UsedBytes = %d, want 410", got)
 	}
+	must(t, after.Link("f", "linked"))
+	after = after.Crash(nil, KeepAll)
+	must(t, after.Remove("f"))
+	if got := after.UsedBytes(); got != 410 {
+		t.Errorf("with one of two names left UsedBytes = %d", got)
+	}
+	must(t, after.Remove("linked"))
+	if got := after.UsedBytes(); got != 0 {
+		t.Errorf("with no name left UsedBytes = %d", got)
+	}
 	m.SetCapacity(5) // below what there is: nothing grows, everything else goes on
 	must(t, f.Truncate(100))
 	if n, _ := f.WriteAt([]byte("xy"), 99); n != 1 {
@@ -297,9 +307,17 @@ func TestWriteFileIsDurableAtOnce(t *testing.T) {
 	defer f.Close()
 	must(t, m.Rename("f", "g"))
 	must(t, m.WriteFile("g", []byte("second")))
-	after := m.Crash(nil, KeepNone)
-	if got := content(t, after, "g"); got != "second" {
-		t.Errorf("g = %q", got)
+	for seed := range uint64(20) {
+		if got := content(t, m.Crash(seeded(seed), Random), "g"); got != "second" {
+			t.Errorf("g = %q", got)
+		}
+	}
+	must(t, m.Remove("g"))
+	must(t, m.WriteFile("g", []byte("third")))
+	for seed := range uint64(20) {
+		if got := content(t, m.Crash(seeded(seed), Random), "g"); got != "third" {
+			t.Errorf("g = %q", got)
+		}
 	}
 	p := make([]byte, 6)
 	if _, err := f.ReadAt(p, 0); err != nil || string(p) != "second" {
@@ -394,7 +412,8 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestHotPathsDoNotAllocate(t *testing.T) {
-	for name, fsys := range map[string]FS{"OS": OS, "Mem": NewMem(), "Fault": NewFault(NewMem(), nil)} {
+	fault := NewFault(NewMem(), func(Op) error { return nil })
+	for name, fsys := range map[string]FS{"OS": OS, "Mem": NewMem(), "Fault": fault} {
 		dir := t.TempDir()
 		must(t, fsys.MkdirAll(dir))
 		f := create(t, fsys, dir+"/f")

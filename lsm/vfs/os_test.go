@@ -12,12 +12,14 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // lockVariable makes the test binary take the lock it names, say so, and hold it until killed.
 const lockVariable = "VFS_TEST_LOCK"
 
-func runTests(m *testing.M) {
+func TestMain(m *testing.M) {
 	if name := os.Getenv(lockVariable); name != "" {
 		if _, err := OS.Lock(name); err != nil {
 			fmt.Println("refused:", errors.Is(err, ErrLocked))
@@ -98,6 +100,25 @@ func TestLockWithinTheProcess(t *testing.T) {
 	}
 }
 
+// TestUnlockWithADuplicateOpen stands for a fork at the wrong moment: the child has the open file
+// until its exec.
+func TestUnlockWithADuplicateOpen(t *testing.T) {
+	name := t.TempDir() + "/LOCK"
+	l, err := OS.Lock(name)
+	must(t, err)
+	must(t, l.(lock).f.control("dup", func(fd int) error {
+		twin, err := unix.Dup(fd)
+		t.Cleanup(func() { _ = unix.Close(twin) })
+		return err
+	}))
+	must(t, l.Close())
+	l, err = OS.Lock(name)
+	if err != nil {
+		t.Fatalf("closed, but still held by the duplicate: %v", err)
+	}
+	must(t, l.Close())
+}
+
 func TestSyncOfTheSystem(t *testing.T) {
 	dir := t.TempDir()
 	f := create(t, OS, dir+"/f")
@@ -114,7 +135,7 @@ func TestSyncOfTheSystem(t *testing.T) {
 	}
 }
 
-// pair is one operation's outcome on one file system.
+// outcome is what one operation did on one file system.
 type outcome struct {
 	what string
 	err  error
@@ -147,7 +168,7 @@ func (s *side) do(r *rand.Rand, dir string) outcome {
 	paths := []string{"a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "a/x", "none/x", "LOCK"}
 	name, other := dir+"/"+paths[r.IntN(len(paths))], dir+"/"+paths[r.IntN(len(paths))]
 	kind, slot := r.IntN(18), r.IntN(8)
-	off, size := int64(r.IntN(12000)-10), r.IntN(6000)
+	off, size := int64(r.IntN(12000)-10), 1+r.IntN(6000)
 	if kind >= 12 {
 		return s.doFile(kind, slot, off, size, byte(r.Uint32()))
 	}

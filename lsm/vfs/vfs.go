@@ -56,7 +56,8 @@ type FS interface {
 }
 
 // File is an open file. All methods may be called concurrently; after Close they fail with
-// os.ErrClosed. A file has no position: every read and write says its offset in bytes.
+// os.ErrClosed, except that moving no bytes may succeed. A file has no position: every read and
+// write says its offset in bytes.
 type File interface {
 	// ReadAt is io.ReaderAt: fewer bytes than asked come with an error, io.EOF at the end.
 	io.ReaderAt
