@@ -227,8 +227,11 @@ func (r *runner) warnings(out *Result) []string {
 		add("built with the race detector: no figure here is worth comparing")
 	}
 	if out.ClientLag > lagMicrosMax {
-		add("client saturated: its goroutines waited %s for a processor at p99",
-			duration(out.ClientLag))
+		who := "processors saturated: goroutines waited %s for one at p99"
+		if r.spec.Remote {
+			who = "client saturated: its goroutines waited %s for a processor at p99"
+		}
+		add(who, duration(out.ClientLag))
 	}
 	if r.spec.Remote && out.ClientBusy > clientBusyMax {
 		add("client saturated: it kept %.0f %% of its processors busy", 100*out.ClientBusy)
