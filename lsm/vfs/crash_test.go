@@ -33,108 +33,110 @@ func dump(t testing.TB, m *Mem) string {
 	return s.String()
 }
 
-// TestWhatIsDurable runs a few operations and says which names a loss of power leaves.
+// durabilityCases are short histories of a disk.
+var durabilityCases = []struct {
+	name string
+	do   func(t *testing.T, m *Mem)
+	want string // the names and contents a loss of power leaves
+}{
+	{"nothing synced", func(t *testing.T, m *Mem) {
+		write(t, create(t, m, "f"), 0, "x")
+	}, ""},
+	{"file synced, name not", func(t *testing.T, m *Mem) {
+		f := create(t, m, "f")
+		write(t, f, 0, "x")
+		must(t, f.Sync())
+	}, ""},
+	{"name synced, file not", func(t *testing.T, m *Mem) {
+		write(t, create(t, m, "f"), 0, "x")
+		must(t, m.SyncDir("."))
+	}, `/f 0 ""`},
+	{"both synced", func(t *testing.T, m *Mem) {
+		f := create(t, m, "f")
+		write(t, f, 0, "x")
+		must(t, f.Sync())
+		must(t, m.SyncDir("/"))
+		write(t, f, 0, "unsynced")
+	}, `/f 1 "x"`},
+	{"directory not synced in its parent", func(t *testing.T, m *Mem) {
+		must(t, m.MkdirAll("a/b"))
+		must(t, m.WriteFile("a/b/f", nil))
+		must(t, m.SyncDir("a"))
+		must(t, m.SyncDir("a/b"))
+	}, ""},
+	{"directory synced in its parent", func(t *testing.T, m *Mem) {
+		must(t, m.MkdirAll("a/b"))
+		must(t, m.SyncDir("."))
+		must(t, m.SyncDir("a"))
+	}, "/a/\n/a/b/"},
+	{"removal not synced", func(t *testing.T, m *Mem) {
+		must(t, m.WriteFile("f", []byte("x")))
+		must(t, m.Remove("f"))
+	}, `/f 1 "x"`},
+	{"removal synced", func(t *testing.T, m *Mem) {
+		must(t, m.WriteFile("f", []byte("x")))
+		must(t, m.Remove("f"))
+		must(t, m.SyncDir("."))
+	}, ""},
+	{"rename not synced", func(t *testing.T, m *Mem) {
+		must(t, m.WriteFile("new", []byte("2")))
+		must(t, m.WriteFile("f", []byte("1")))
+		must(t, m.Rename("new", "f"))
+	}, "/f 1 \"1\"\n/new 1 \"2\""},
+	{"rename synced", func(t *testing.T, m *Mem) {
+		must(t, m.WriteFile("new", []byte("2")))
+		must(t, m.WriteFile("f", []byte("1")))
+		must(t, m.Rename("new", "f"))
+		must(t, m.SyncDir("."))
+	}, `/f 1 "2"`},
+	{"rename across, only the old directory synced", func(t *testing.T, m *Mem) {
+		must(t, m.MkdirAll("d"))
+		must(t, m.SyncDir("."))
+		must(t, m.WriteFile("f", []byte("1")))
+		must(t, m.WriteFile("d/f", []byte("0")))
+		must(t, m.Remove("d/f"))
+		must(t, m.Rename("f", "d/f"))
+		must(t, m.SyncDir("."))
+	}, "/d/\n/d/f 1 \"1\""},
+	{"rename across, only the new directory synced", func(t *testing.T, m *Mem) {
+		must(t, m.MkdirAll("d"))
+		must(t, m.SyncDir("."))
+		must(t, m.WriteFile("f", []byte("1")))
+		must(t, m.Rename("f", "d/f"))
+		must(t, m.SyncDir("d"))
+	}, "/d/\n/d/f 1 \"1\"\n/f 1 \"1\""},
+	{"directory renamed across, only the new directory synced", func(t *testing.T, m *Mem) {
+		must(t, m.MkdirAll("a/x"))
+		must(t, m.MkdirAll("z"))
+		must(t, m.SyncDir("."))
+		must(t, m.SyncDir("a"))
+		must(t, m.Rename("a/x", "z/x"))
+		must(t, m.SyncDir("z"))
+	}, "/a/\n/z/\n/z/x/"},
+	{"rename across, namesake in a third directory", func(t *testing.T, m *Mem) {
+		must(t, m.MkdirAll("d"))
+		must(t, m.MkdirAll("e"))
+		must(t, m.WriteFile("f", []byte("1")))
+		create(t, m, "e/f")
+		must(t, m.Rename("f", "d/f"))
+		must(t, m.SyncDir("."))
+		must(t, m.SyncDir("e"))
+	}, "/d/\n/d/f 1 \"1\"\n/e/\n/e/f 0 \"\""},
+	{"link synced", func(t *testing.T, m *Mem) {
+		must(t, m.WriteFile("f", []byte("1")))
+		must(t, m.Link("f", "g"))
+		must(t, m.SyncDir("."))
+		must(t, m.Remove("f"))
+		must(t, m.SyncDir("."))
+	}, `/g 1 "1"`},
+	{"truncation by Create not synced", func(t *testing.T, m *Mem) {
+		must(t, m.WriteFile("f", []byte("old")))
+		write(t, create(t, m, "f"), 0, "newer")
+	}, `/f 3 "old"`},
+}
+
 func TestWhatIsDurable(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		do   func(t *testing.T, m *Mem)
-		want string // the names and contents with KeepNone
-	}{
-		{"nothing synced", func(t *testing.T, m *Mem) {
-			write(t, create(t, m, "f"), 0, "x")
-		}, ""},
-		{"file synced, name not", func(t *testing.T, m *Mem) {
-			f := create(t, m, "f")
-			write(t, f, 0, "x")
-			must(t, f.Sync())
-		}, ""},
-		{"name synced, file not", func(t *testing.T, m *Mem) {
-			write(t, create(t, m, "f"), 0, "x")
-			must(t, m.SyncDir("."))
-		}, `/f 0 ""`},
-		{"both synced", func(t *testing.T, m *Mem) {
-			f := create(t, m, "f")
-			write(t, f, 0, "x")
-			must(t, f.Sync())
-			must(t, m.SyncDir("/"))
-			write(t, f, 0, "unsynced")
-		}, `/f 1 "x"`},
-		{"directory not synced in its parent", func(t *testing.T, m *Mem) {
-			must(t, m.MkdirAll("a/b"))
-			must(t, m.WriteFile("a/b/f", nil))
-			must(t, m.SyncDir("a"))
-			must(t, m.SyncDir("a/b"))
-		}, ""},
-		{"directory synced in its parent", func(t *testing.T, m *Mem) {
-			must(t, m.MkdirAll("a/b"))
-			must(t, m.SyncDir("."))
-			must(t, m.SyncDir("a"))
-		}, "/a/\n/a/b/"},
-		{"removal not synced", func(t *testing.T, m *Mem) {
-			must(t, m.WriteFile("f", []byte("x")))
-			must(t, m.Remove("f"))
-		}, `/f 1 "x"`},
-		{"removal synced", func(t *testing.T, m *Mem) {
-			must(t, m.WriteFile("f", []byte("x")))
-			must(t, m.Remove("f"))
-			must(t, m.SyncDir("."))
-		}, ""},
-		{"rename not synced", func(t *testing.T, m *Mem) {
-			must(t, m.WriteFile("new", []byte("2")))
-			must(t, m.WriteFile("f", []byte("1")))
-			must(t, m.Rename("new", "f"))
-		}, "/f 1 \"1\"\n/new 1 \"2\""},
-		{"rename synced", func(t *testing.T, m *Mem) {
-			must(t, m.WriteFile("new", []byte("2")))
-			must(t, m.WriteFile("f", []byte("1")))
-			must(t, m.Rename("new", "f"))
-			must(t, m.SyncDir("."))
-		}, `/f 1 "2"`},
-		{"rename across, only the old directory synced", func(t *testing.T, m *Mem) {
-			must(t, m.MkdirAll("d"))
-			must(t, m.SyncDir("."))
-			must(t, m.WriteFile("f", []byte("1")))
-			must(t, m.WriteFile("d/f", []byte("0")))
-			must(t, m.Remove("d/f"))
-			must(t, m.Rename("f", "d/f"))
-			must(t, m.SyncDir("."))
-		}, "/d/\n/d/f 1 \"1\""},
-		{"rename across, only the new directory synced", func(t *testing.T, m *Mem) {
-			must(t, m.MkdirAll("d"))
-			must(t, m.SyncDir("."))
-			must(t, m.WriteFile("f", []byte("1")))
-			must(t, m.Rename("f", "d/f"))
-			must(t, m.SyncDir("d"))
-		}, "/d/\n/d/f 1 \"1\"\n/f 1 \"1\""},
-		{"directory renamed across, only the new directory synced", func(t *testing.T, m *Mem) {
-			must(t, m.MkdirAll("a/x"))
-			must(t, m.MkdirAll("z"))
-			must(t, m.SyncDir("."))
-			must(t, m.SyncDir("a"))
-			must(t, m.Rename("a/x", "z/x"))
-			must(t, m.SyncDir("z"))
-		}, "/a/\n/z/\n/z/x/"},
-		{"rename across, namesake in a third directory", func(t *testing.T, m *Mem) {
-			must(t, m.MkdirAll("d"))
-			must(t, m.MkdirAll("e"))
-			must(t, m.WriteFile("f", []byte("1")))
-			create(t, m, "e/f")
-			must(t, m.Rename("f", "d/f"))
-			must(t, m.SyncDir("."))
-			must(t, m.SyncDir("e"))
-		}, "/d/\n/d/f 1 \"1\"\n/e/\n/e/f 0 \"\""},
-		{"link synced", func(t *testing.T, m *Mem) {
-			must(t, m.WriteFile("f", []byte("1")))
-			must(t, m.Link("f", "g"))
-			must(t, m.SyncDir("."))
-			must(t, m.Remove("f"))
-			must(t, m.SyncDir("."))
-		}, `/g 1 "1"`},
-		{"truncation by Create not synced", func(t *testing.T, m *Mem) {
-			must(t, m.WriteFile("f", []byte("old")))
-			write(t, create(t, m, "f"), 0, "newer")
-		}, `/f 3 "old"`},
-	} {
+	for _, c := range durabilityCases {
 		t.Run(c.name, func(t *testing.T) {
 			m := NewMem()
 			c.do(t, m)

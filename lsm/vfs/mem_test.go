@@ -67,7 +67,7 @@ func TestReadAtEnds(t *testing.T) {
 		p := make([]byte, c.size)
 		n, err := f.ReadAt(p, c.off)
 		if string(p[:n]) != c.want || err != c.err {
-			t.Errorf("%d bytes at %d: %q, %v, want %q, %v", c.size, c.off, p[:n], err, c.want, c.err)
+			t.Errorf("%d at %d: %q, %v, want %q, %v", c.size, c.off, p[:n], err, c.want, c.err)
 		}
 	}
 	if _, err := f.ReadAt(make([]byte, 1), -1); err == nil {
