@@ -65,20 +65,20 @@ func (b *blockWriter) append(p []byte) []byte {
 	le, start := binary.LittleEndian, len(p)
 	n, prefix := len(b.entries), b.prefix
 	header := blockHeaderBytes + prefix
-	width, size := 2, header+2*n
+	width, flags, size := 2, byte(0), header+2*n
 	at := 0
 	for i := range b.entries {
 		e := &b.entries[i]
 		size += int(e.full) - prefix + b.overhead(e)
 	}
 	if size > 0xffff {
-		width, size = 4, size+2*n
+		width, flags, size = 4, offsetsWide, size+2*n
 	}
 	p = grow(p, size)
 	out := p[start:]
 	le.PutUint32(out, uint32(n))
 	le.PutUint16(out[4:], uint16(prefix))
-	out[6], out[7] = byte(width/2-1), 0
+	out[6], out[7] = flags, 0
 	le.PutUint64(out[8:], b.minSeq)
 	copy(out[blockHeaderBytes:], b.staged[:prefix])
 	ends, w := out[header:header+width*n], header+width*n

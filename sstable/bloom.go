@@ -31,7 +31,7 @@ type filter struct {
 }
 
 // filterShape returns the number of lines and of probes for so many keys. Fewer probes than the
-// ln 2 * bitsPerKey of the textbook filter: lines are unevenly filled, and fuller ones prefer fewer.
+// ln 2 * bitsPerKey of the textbook filter: lines fill unevenly, and fuller ones prefer fewer.
 func filterShape(keys, bitsPerKey int) (lines int, probes uint32) {
 	if bitsPerKey <= 0 || keys == 0 {
 		return 0, 0

@@ -48,7 +48,7 @@ type CacheMetrics struct {
 	Hits, Misses, Evictions uint64
 	Blocks                  int
 	UsedBytes               int64 // cached blocks with all they need
-	PinnedBytes             int64 // filters, indexes and slots of open tables, outside of the budget
+	PinnedBytes             int64 // filters, indexes, slots of open tables; not in the budget
 	BudgetBytes             int64
 }
 
@@ -113,7 +113,7 @@ func (c *Cache) insert(r *Reader, slot *atomic.Pointer[block], b *block) {
 }
 
 // sweepLocked evicts the next block that was not used since the hand last passed. When all of many
-// were, it takes the next: a turn over the whole ring would keep everybody waiting for milliseconds.
+// were, it takes the next: a turn over the whole ring would hold everybody up for milliseconds.
 func (c *Cache) sweepLocked() {
 	for range maxPassed {
 		if c.hand.used.Load() == 0 {

@@ -182,7 +182,7 @@ func compareMoves(t *testing.T, r *rand.Rand, it Iterator, es []entry, moves int
 	}
 }
 
-// checkGets looks up every key at sequence numbers around its versions, and keys that are not there.
+// checkGets looks up every key at and around its versions, and keys that are not there.
 func checkGets(t *testing.T, rd *Reader, es []entry) {
 	t.Helper()
 	probe := func(user []byte, at Seq) {

@@ -3,6 +3,7 @@ package sstable
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // Verify reads the whole table, past the cache, and checks what opening and lookups take on trust:
@@ -67,14 +68,13 @@ func (v *verifier) verifyBlock(i int) error {
 
 // separates compares user with separator i.
 func (r *Reader) separates(i int, user []byte) int {
-	separator := append(bytes.Clone(r.index.prefix), r.index.suffix(i)...)
-	return bytes.Compare(user, separator)
+	return bytes.Compare(user, slices.Concat(r.index.prefix, r.index.suffix(i)))
 }
 
 // add takes in the next entry.
 func (v *verifier) add(prefix, suffix []byte, trailer uint64, value []byte) (reason string) {
 	p := &v.p
-	key := Key{append(append(make([]byte, 0, len(prefix)+len(suffix)), prefix...), suffix...), trailer}
+	key := Key{slices.Concat(prefix, suffix), trailer}
 	if p.Entries > 0 && Compare(v.last, key) >= 0 {
 		return "out of order"
 	}

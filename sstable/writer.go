@@ -2,11 +2,11 @@ package sstable
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 
-	"encoding/binary"
 	"github.com/golang/snappy"
 )
 
@@ -112,7 +112,8 @@ func (w *Writer) Add(k Key, value []byte) error {
 // last one, fresh whether it differs from it.
 func (w *Writer) check(k Key, value []byte, common int, fresh bool) error {
 	if len(k.User) > MaxKeyBytes || len(value) > MaxEntryBytes-len(k.User) {
-		return fmt.Errorf("%w: key of %d and value of %d bytes", ErrTooLarge, len(k.User), len(value))
+		return fmt.Errorf("%w: key of %d and value of %d bytes",
+			ErrTooLarge, len(k.User), len(value))
 	}
 	if k.Kind() > KindPut {
 		return fmt.Errorf("sstable: add: unknown %v", k.Kind())
