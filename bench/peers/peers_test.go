@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kvd/bench"
+)
+
+func TestMain(m *testing.M) {
+	if childMain() {
+		return
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+func tiny(t *testing.T, engine string) config {
+	return config{
+		Engine: engine, Round: 1, Keys: 2000, ValueBytes: 100,
+		CacheBytes: 8 << 20, MemtableBytes: 1 << 20,
+		Cell: 10 * time.Millisecond, Cap: 200 * time.Millisecond, Dir: t.TempDir(), Seed: 7,
+	}
+}
+
+// TestEngines runs every row of every engine: each read of a session checks what it got, so a
+// wrong value fails it.
+func TestEngines(t *testing.T) {
+	for _, e := range engines() {
+		t.Run(e.name, func(t *testing.T) {
+			c := tiny(t, e.name)
+			if e.name == "rocksdb" {
+				if _, err := exec.LookPath(dbBench); err != nil {
+					t.Skip("db_bench is not installed")
+				}
+				if testing.Short() {
+					t.Skip("db_bench knows whole seconds only")
+				}
+				c.Rows = selection{rowFillSeq, rowSyncOne}
+			}
+			cells := runInside(t, c)
+			for _, line := range rows() {
+				_, has := cells[line.name]
+				want := c.Rows.has(line.name) && e.row(line.name)
+				if want && !has && !mayLack(e, line) {
+					t.Errorf("no figure for %s", line.name)
+				}
+			}
+			left, err := os.ReadDir(c.Dir)
+			if err != nil || len(left) > 0 {
+				t.Errorf("%d entries left behind, %v", len(left), err)
+			}
+		})
+	}
+}
+
+// mayLack tells the rows that an engine's class or its slowness leaves empty.
+func mayLack(e *engine, line row) bool {
+	_, hasSystem := e.acks[system]
+	return line.name == rowFillSystem && !hasSystem || line.name == rowFillQuiet
+}
+
+func runInside(t *testing.T, c config) map[string]float64 {
+	t.Helper()
+	encoded, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := runChild(encoded, &out); err != nil {
+		t.Fatal(err)
+	}
+	m := newMeasured(c)
+	if err := m.collect(&out, func(record) {}); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range m.Cells {
+		if v < 0 {
+			t.Errorf("%s = %v", name, v)
+		}
+	}
+	if c.Engine != "rocksdb" && (m.CPU[rowReadLeft] <= 0 || m.CPU[rowFillQuiet] < 0) {
+		t.Errorf("processor time %v", m.CPU)
+	}
+	return m.Cells
+}
+
+// lying breaks a store in one way.
+type lying struct {
+	store
+	how string
+}
+
+func (l lying) Get(dst, key []byte) ([]byte, bool, error) {
+	v, found, err := l.store.Get(dst, key)
+	switch {
+	case l.how == "lost":
+		return v, false, err
+	case l.how == "invented":
+		return v, true, err
+	case l.how == "damaged" && found:
+		v = bytes.Clone(v)
+		v[len(v)-1]++
+	}
+	return v, found, err
+}
+
+func (l lying) Scan(start []byte, n int, fn func(k, v []byte) bool) (int, error) {
+	if l.how == "short" {
+		n = max(n-1, 1)
+	}
+	return l.store.Scan(start, n, fn)
+}
+
+// TestLiesAreSeen makes sure that the checks can fail.
+func TestLiesAreSeen(t *testing.T) {
+	for _, how := range []string{"lost", "invented", "damaged", "short"} {
+		t.Run(how, func(t *testing.T) {
+			s, err := newSession(tiny(t, "bbolt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			inner, err := openBbolt(s.Dir, s.base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer inner.Close()
+			if err := s.rest(inner, s.shuffled(), 1, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.verify(inner, s.shuffled(), s.keys, 1, 1); err != nil {
+				t.Fatalf("honest store: %v", err)
+			}
+			liar := lying{inner, how}
+			err = s.verify(liar, s.shuffled(), s.keys, 1, 1)
+			if how == "short" {
+				_, err = s.readFor(liar, 1, time.Millisecond, 1, 1, false, seekTen)
+			}
+			if err == nil {
+				t.Error("went unnoticed")
+			}
+			if err := s.verify(inner, s.shuffled(), s.keys, 2, 3); err == nil {
+				t.Error("a stale version went unnoticed")
+			}
+		})
+	}
+}
+
+func TestParseDBBench(t *testing.T) {
+	const out = `WARNING: Assertions are enabled; benchmarks unnecessarily slow
+DB path: [/tmp/x]
+filluniquerandom :       7.213 micros/op 138625 ops/sec 1.443 seconds 200000 operations;   15.3 MB/s
+waitforcompaction(/tmp/x): started
+readrandom   :       3.823 micros/op 522559 ops/sec 1.005 seconds 524998 operations; (9 of 10 found)
+Percentiles: P50: 1.62 P75: 2.40 P99: 6.26 P99.9: 12.75 P99.99: 30.11
+Cumulative writes: 1234K writes, 1234K keys, 1234K commit groups
+`
+	cells, warnings := parseDBBench(out)
+	if len(cells) != 2 || len(warnings) != 1 {
+		t.Fatalf("%d cells, %d warnings", len(cells), len(warnings))
+	}
+	for i, want := range []float64{138_600.1, 522_386.1} {
+		if got := cells[i].rate; math.Abs(got-want) > 0.1 {
+			t.Errorf("rate %v, not %v", got, want)
+		}
+	}
+	want := dbBenchCell{
+		name: "readrandom", rate: cells[1].rate, seconds: 1.005, found: 9, looked: 10,
+		percentile: 6.26, tail: 12.75, writes: 1_234_000,
+	}
+	if cells[1] != want {
+		t.Errorf("got %+v", cells[1])
+	}
+	if cells[0].check() != nil || cells[1].check() == nil {
+		t.Error("nine of ten found must be an error, no count none")
+	}
+}
+
+func TestReport(t *testing.T) {
+	r := report{Rounds: 2, Engines: []string{"kvd", "pebble", "badger"}}
+	add := func(engine string, round int, fill, tail float64) {
+		r.Measured = append(r.Measured, measured{Engine: engine, Round: round,
+			Cells: map[string]float64{rowFillSeq: fill, rowBesideTail: tail}})
+	}
+	add("kvd", 1, 3_000_000, 40)
+	add("kvd", 2, 1_000_000, 60)
+	add("pebble", 1, 1_000_000, 100)
+	add("badger", 1, 4_000_000, 25)
+	got := map[string]ratios{}
+	for _, line := range r.measuredRows() {
+		got[line.name] = r.ratiosOf(line)
+	}
+	want := map[string]ratios{
+		rowFillSeq:    {best: 0.5, rival: 2, bestName: "badger"},
+		rowBesideTail: {best: 0.5, rival: 2, bestName: "badger"},
+	}
+	if len(got) != 2 || got[rowFillSeq] != want[rowFillSeq] ||
+		got[rowBesideTail] != want[rowBesideTail] {
+		t.Errorf("got %+v", got)
+	}
+	text := r.text()
+	for _, part := range []string{"badger*", "TRAILS", "50..150", "2000"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in\n%s", part, text)
+		}
+	}
+	if md := r.markdownText(); !strings.Contains(md, "| fillseq, 1 writer | 2000 | 1000 |") {
+		t.Errorf("markdown:\n%s", md)
+	}
+}
+
+func TestParse(t *testing.T) {
+	p, err := parse([]string{"--quick", "--rows", "sync,fillseq", "--engines", "kvd,pebble"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Keys != 100_000 || !p.Rows.has(rowSyncMany) || p.Rows.has(rowScan) || len(p.engines) != 2 {
+		t.Errorf("got %+v", p)
+	}
+	for _, args := range [][]string{
+		{"--keys", "10"}, {"--value", "5"}, {"--rounds", "0"}, {"--engines", "nosuch"},
+		{"--rows", "nosuch"}, {"--cell", "0s"}, {"--cache", "0"}, {"extra"},
+		{"--pretouch", "-1"},
+	} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%v was accepted", args)
+		}
+	}
+}
+
+// TestSettle waits for a writer to the directory to end.
+func TestSettle(t *testing.T) {
+	dir := t.TempDir()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 10 {
+			name := filepath.Join(dir, string(rune('a'+i)))
+			if err := os.WriteFile(name, []byte{1}, 0o644); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	_, ok := settle(dir)
+	select {
+	case <-done:
+	default:
+		t.Error("settled while the directory changed")
+	}
+	if !ok {
+		t.Error("not quiet at the end")
+	}
+}
+
+func TestOrders(t *testing.T) {
+	c := tiny(t, "kvd")
+	d, err := newData(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]order{
+		"ascending": d.ascending(), "shuffled": d.shuffled(), "overwriting": d.overwriting(),
+	} {
+		seen := map[bench.Number]bool{}
+		for i := range d.keys {
+			seen[o(i)] = true
+		}
+		if len(seen) != c.Keys {
+			t.Errorf("%s: %d of %d keys", name, len(seen), c.Keys)
+		}
+	}
+}
