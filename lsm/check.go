@@ -11,9 +11,7 @@ import (
 //
 //   - levels are in order, disjoint, and no table is newer than one above it that shares its keys;
 //   - every table holds what the manifest says of it, in order, with bounds, counts and sequence
-//     numbers exact and every key in the filter;
-//   - the files in the directory are those of the current version and of the log, and, while
-//     iterators are open, of older versions.
+//     numbers exact and every key in the filter.
 //
 // It reads every table and is meant for tests and for operators who want to know.
 func (db *DB) Check() error {
@@ -48,37 +46,6 @@ func (t *table) check() error {
 	}
 	if err != nil {
 		return fmt.Errorf("lsm: check %s: %w", t.name, inFile(err, t.name))
-	}
-	return nil
-}
-
-// checkFiles verifies that the tables on disk are exactly those that some version lists.
-func (db *DB) checkFiles() error {
-	db.mu.Lock()
-	for len(db.dead) > 0 || db.cleaning {
-		db.work.Wait()
-	}
-	db.mu.Unlock()
-	db.installing.Lock()
-	defer db.installing.Unlock()
-	nums, err := listFiles(db.opts.FS, db.dir, fileTable)
-	if err != nil {
-		return err
-	}
-	live := make(map[uint64]bool)
-	for _, tables := range db.state.Load().version.tables {
-		for _, t := range tables {
-			live[t.meta.Num] = true
-		}
-	}
-	for _, num := range nums {
-		if !live[num] {
-			return fmt.Errorf("lsm: table %d is on disk, but no version lists it", num)
-		}
-		delete(live, num)
-	}
-	if len(live) > 0 {
-		return fmt.Errorf("lsm: %d tables of the version are not on disk", len(live))
 	}
 	return nil
 }

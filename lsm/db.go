@@ -163,8 +163,8 @@ func (db *DB) Close() error {
 			errs = append(errs, fmt.Errorf("lsm: close the log: %w", err))
 		}
 	}
-	errs = append(errs, db.segments.close())
 	db.awaitIdle()
+	errs = append(errs, db.segments.close())
 	errs = append(errs, db.closeFiles()...)
 	errs = append(errs, db.lock.Close())
 	return errors.Join(errs...)

@@ -268,9 +268,10 @@ func (db *DB) removeObsolete() {
 		kind, num := parseName(base)
 		err := error(nil)
 		switch {
-		case kind == fileLog && num < db.logSegment:
-			err = db.segments.retire(num)
-		case kind == fileTable && !live[num], kind == fileTemp,
+		case kind == fileLog && num < db.logSegment,
+			// Not reused: a crash amid a rename can leave one file under two names, and then the
+			// second reuse would overwrite the log in use.
+			kind == fileTable && !live[num], kind == fileTemp,
 			kind == fileManifest && num != db.manifest.num:
 			err = db.opts.FS.Remove(filepath.Join(db.dir, base))
 		}

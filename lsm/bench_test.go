@@ -1,0 +1,189 @@
+package lsm
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func benchKey(buf []byte, i uint64) []byte {
+	buf = binary.BigEndian.AppendUint64(buf[:0], i*0x9e3779b97f4a7c15)
+	return binary.BigEndian.AppendUint64(buf, i)
+}
+
+func benchValue() []byte {
+	value := make([]byte, 100)
+	for i := range value[:50] {
+		value[i] = byte(rand.Uint32())
+	}
+	return value
+}
+
+func benchDB(b *testing.B) *DB {
+	return mustOpen(b, b.TempDir(), Options{CacheBytes: 512 << 20})
+}
+
+func BenchmarkPutRandom(b *testing.B) {
+	db := benchDB(b)
+	value := benchValue()
+	var key []byte
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		key = benchKey(key, uint64(i))
+		if err := db.Put(key, value, NoSync); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	mustClose(b, db)
+}
+
+func BenchmarkPutSequential(b *testing.B) {
+	db := benchDB(b)
+	value := benchValue()
+	key := make([]byte, 16)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		binary.BigEndian.PutUint64(key[8:], uint64(i))
+		if err := db.Put(key, value, NoSync); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	mustClose(b, db)
+}
+
+func BenchmarkPutWriters(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		writers int
+		d       Durability
+	}{
+		{"NoSync/16", 16, NoSync}, {"Async/16", 16, Async},
+		{"Sync/1", 1, Sync}, {"Sync/16", 16, Sync}, {"Sync/256", 256, Sync},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			db := benchDB(b)
+			value := benchValue()
+			var next atomic.Uint64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range c.writers {
+				wg.Go(func() {
+					var key []byte
+					for i := next.Add(1); i <= uint64(b.N); i = next.Add(1) {
+						key = benchKey(key, i)
+						if err := db.Put(key, value, c.d); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			m := db.Metrics()
+			b.ReportMetric(float64(m.Log.Records)/float64(max(m.Log.Syncs, 1)), "records/sync")
+			mustClose(b, db)
+		})
+	}
+}
+
+const benchKeys = 1 << 20
+
+func loadedDB(b *testing.B) *DB {
+	db := benchDB(b)
+	value := benchValue()
+	var key []byte
+	for i := range benchKeys {
+		key = benchKey(key, uint64(i))
+		if err := db.Put(key, value, NoSync); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := db.Compact(b.Context(), nil, nil); err != nil {
+		b.Fatal(err)
+	}
+	return db
+}
+
+func BenchmarkGetRandom(b *testing.B) {
+	db := loadedDB(b)
+	var key, dst []byte
+	var err error
+	for i := range benchKeys {
+		key = benchKey(key, uint64(i))
+		if dst, err = db.GetTo(dst[:0], key); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		key = benchKey(key, rand.Uint64N(benchKeys))
+		if dst, err = db.GetTo(dst[:0], key); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	mustClose(b, db)
+}
+
+func BenchmarkGetMissing(b *testing.B) {
+	db := loadedDB(b)
+	var key []byte
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		key = benchKey(key, rand.Uint64N(benchKeys)+benchKeys)
+		if _, err := db.GetTo(nil, key); err != ErrNotFound {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	mustClose(b, db)
+}
+
+func BenchmarkIterNext(b *testing.B) {
+	db := loadedDB(b)
+	it := db.NewIter(IterOptions{})
+	ok := false
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		if !ok {
+			ok = it.First()
+		} else {
+			ok = it.Next()
+		}
+	}
+	b.StopTimer()
+	if err := it.Close(); err != nil {
+		b.Fatal(err)
+	}
+	mustClose(b, db)
+}
+
+func BenchmarkSeekTen(b *testing.B) {
+	db := loadedDB(b)
+	var key []byte
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		key = benchKey(key, rand.Uint64N(benchKeys))
+		it := db.NewIter(IterOptions{})
+		ok := it.SeekGE(key)
+		for range 10 {
+			ok = ok && it.Next()
+		}
+		if err := it.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	mustClose(b, db)
+}

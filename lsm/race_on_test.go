@@ -1,0 +1,6 @@
+//go:build race
+
+package lsm
+
+// The race detector makes everything ten times slower.
+const defaultModelSeeds = 200

@@ -1,0 +1,40 @@
+package lsm
+
+import (
+	"fmt"
+	"testing"
+
+	"kvd/lsm/vfs"
+)
+
+// A crash amid the renames that recycle a log segment can leave the file under its old and its new
+// name. Reusing both made the second reuse overwrite the log in use.
+func TestRecycledSegmentUnderTwoNamesAfterCrash(t *testing.T) {
+	fs := vfs.NewMem()
+	db := mustOpen(t, "data", tinyOptions(fs))
+	if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, db)
+	logs, err := listFiles(fs, "data", fileLog)
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("logs %v, %v", logs, err)
+	}
+	if err := fs.Link(logName("data", logs[0]), logName("data", 1)); err != nil {
+		t.Fatal(err)
+	}
+	db = mustOpen(t, "data", tinyOptions(fs))
+	for i := range 300 {
+		if err := db.Put(fmt.Appendf(nil, "k%d", i), make([]byte, 100), Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, db)
+	db = mustOpen(t, "data", tinyOptions(fs))
+	for i := range 300 {
+		if _, err := db.Get(fmt.Appendf(nil, "k%d", i)); err != nil {
+			t.Fatalf("k%d: %v", i, err)
+		}
+	}
+	mustClose(t, db)
+}
