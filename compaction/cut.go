@@ -12,6 +12,10 @@ import (
 // A table ends when it is full; or at the end of a table of the next level down, if it is at
 // least half full, so that compacting it later rewrites whole tables there and none by half; or
 // when it overlaps so much of that level that compacting it would cost too much.
+//
+// Without the second rule TestSimulate writes 26 to 28 % more. Ending at three quarters instead
+// of half loses a third of that gain; at a quarter it gains another 2 to 5 %, but makes tables
+// half the size.
 type cutter struct {
 	tableBytes uint64
 	next       []*sstable.Meta // of the level below the target, not yet passed

@@ -164,43 +164,43 @@ func spliceRuns(tables, removed, added []*sstable.Meta) ([]*sstable.Meta, error)
 // only around what changes.
 func spliceSorted(tables, removed, added []*sstable.Meta) ([]*sstable.Meta, error) {
 	out := make([]*sstable.Meta, 0, max(len(tables)+len(added)-len(removed), 0))
-	from, r, a := 0, 0, 0
-	for r < len(removed) || a < len(added) {
-		takeOut := a == len(added) || r < len(removed) &&
-			bytes.Compare(removed[r].Smallest.User, added[a].Smallest.User) <= 0
-		var user []byte
-		if takeOut {
-			user = removed[r].Smallest.User
-		} else {
-			user = added[a].Smallest.User
-		}
-		at := from + searchSmallest(tables[from:], user)
-		out = append(out, tables[from:at]...)
-		from = at
-		if takeOut {
-			if at == len(tables) || tables[at].Num != removed[r].Num {
-				return nil, fmt.Errorf("table %d to remove is not there", removed[r].Num)
+	put := func(stretch ...*sstable.Meta) error {
+		if len(out) > 0 && len(stretch) > 0 {
+			if err := checkNeighbours(out[len(out)-1], stretch[0]); err != nil {
+				return err
 			}
-			from++
-			r++
+		}
+		out = append(out, stretch...)
+		return nil
+	}
+	for len(removed) > 0 || len(added) > 0 {
+		takeOut := len(added) == 0 || len(removed) > 0 &&
+			bytes.Compare(removed[0].Smallest.User, added[0].Smallest.User) <= 0
+		next := added
+		if takeOut {
+			next = removed
+		}
+		at := searchSmallest(tables, next[0].Smallest.User)
+		if err := put(tables[:at]...); err != nil {
+			return nil, err
+		}
+		tables = tables[at:]
+		if !takeOut {
+			if err := put(added[0]); err != nil {
+				return nil, err
+			}
+			added = added[1:]
 			continue
 		}
-		if len(out) > 0 {
-			if err := checkNeighbours(out[len(out)-1], added[a]); err != nil {
-				return nil, err
-			}
+		if len(tables) == 0 || tables[0].Num != removed[0].Num {
+			return nil, fmt.Errorf("table %d to remove is not there", removed[0].Num)
 		}
-		out = append(out, added[a])
-		a++
-		if from < len(tables) && (r == len(removed) || removed[r].Num != tables[from].Num) &&
-			(a == len(added) || bytes.Compare(tables[from].Smallest.User,
-				added[a].Smallest.User) < 0) {
-			if err := checkNeighbours(out[len(out)-1], tables[from]); err != nil {
-				return nil, err
-			}
-		}
+		tables, removed = tables[1:], removed[1:]
 	}
-	return append(out, tables[from:]...), nil
+	if err := put(tables...); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // searchSmallest returns the index of the first table that starts at or after user, trying the

@@ -1,6 +1,9 @@
 package compaction
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// freePressure is the pressure up to which writes are not slowed at all.
@@ -31,4 +34,38 @@ func Delay(pressure float64, bytes int, drain float64) time.Duration {
 	excess := (pressure - freePressure) / (1 - freePressure)
 	seconds := excess * excess * float64(bytes) / max(drain, minDrainBytes)
 	return time.Duration(min(seconds*float64(time.Second), float64(maxDelay)))
+}
+
+// drainMemory is how much working time the drain estimate looks back over.
+const drainMemory = 20 * time.Second
+
+// startDrainBytes is the drain rate assumed before anything was measured.
+const startDrainBytes = 64 << 20
+
+// Drain estimates the rate Delay wants from finished jobs: bytes that left level 0 over the time
+// spent in jobs of all levels, the recent ones counting most. It changes only when a job ends, so
+// an idle database keeps its estimate. The zero Drain is ready. Not safe for concurrent use.
+type Drain struct {
+	absorbed float64 // bytes
+	busy     float64 // seconds
+}
+
+// Observe takes in a finished job that took the given time.
+func (d *Drain) Observe(j *Job, took time.Duration) {
+	seconds := took.Seconds()
+	fade := math.Exp(-seconds / drainMemory.Seconds())
+	d.absorbed *= fade
+	d.busy = d.busy*fade + seconds
+	if j.Level == 0 {
+		d.absorbed += float64(tablesBytes(j.Inputs[0]))
+	}
+}
+
+// Rate returns the bytes per second that one worker, merging without a pause, takes out of
+// level 0. Multiply by the number of workers.
+func (d *Drain) Rate() float64 {
+	if d.busy < 1e-3 {
+		return startDrainBytes
+	}
+	return d.absorbed / d.busy
 }

@@ -2,18 +2,21 @@ package compaction
 
 import (
 	"bytes"
+	"slices"
 
 	"kvd/sstable"
 )
 
 const (
 	// pickWindow is how many tables of a level, from the cursor on, compete to be compacted next.
+	// In TestSimulate, with skewed keys, 1 (plain round robin) writes 13 % more than 32, and 64 or
+	// all tables save nothing more. With uniform keys round robin would write 6 % less.
 	pickWindow = 32
 	// maxJobTables bounds how far inputs are extended, in tables of the target level.
 	maxJobTables = 25
 	// maxGrandparentTables bounds the overlap of one table with the level below its own, in
 	// tables of its own size: it is what compacting that table will cost later.
-	maxGrandparentTables = 20
+	maxGrandparentTables = 10
 )
 
 // Picker chooses the next job. It keeps a cursor per level so that all of a level's key range gets
@@ -155,16 +158,24 @@ func (p *Picker) pickTable(l *Levels, t *Targets, level int, busy func(uint64) b
 	}
 	best, bestCost := -1, 0.0
 	var bestLower []*sstable.Meta
+	next, at := l[level+1], 0 // at walks along with the candidates
 	for n, free := 0, 0; n < len(tables) && free < pickWindow; n++ {
 		i := start + n
 		if i >= len(tables) {
 			i -= len(tables)
 		}
 		m := tables[i]
+		if n == 0 || i == 0 {
+			at = searchLargest(next, m.Smallest.User)
+		}
+		for at < len(next) && bytes.Compare(next[at].Largest.User, m.Smallest.User) < 0 {
+			at++
+		}
 		if busy != nil && busy(m.Num) {
 			continue
 		}
-		lower := l.Overlaps(level+1, m.Smallest.User, m.Largest.User)
+		lower := next[at:]
+		lower = lower[:searchAfter(lower, m.Largest.User)]
 		if anyBusy(lower, busy) {
 			continue
 		}
@@ -172,14 +183,14 @@ func (p *Picker) pickTable(l *Levels, t *Targets, level int, busy func(uint64) b
 		worth := float64(m.Bytes) * (1 + float64(m.Tombstones)/float64(max(m.Entries, 1)))
 		cost := float64(tablesBytes(lower)) / worth
 		if best < 0 || cost < bestCost {
-			best, bestCost, bestLower = i, cost, lower
+			best, bestCost, bestLower = i, cost, slices.Clip(lower)
 		}
 	}
 	if best < 0 {
 		return Job{}, false
 	}
 	limit := maxJobTables * p.config.tableBytes(t.Base, level+1)
-	upper := extend(tables, best, bestLower, l[level+1], limit, busy)
+	upper := extend(tables, best, bestLower, next, limit, busy)
 	j := makeJob(l, p.config, t.Base, level, level+1, upper, bestLower)
 	j.Move = p.movable(&j)
 	j.Reason = "size"

@@ -21,8 +21,9 @@ type Targets struct {
 //
 // The base level keeps its BaseBytes whatever the remainder of the division, so targets are
 // continuous in the size of the data: when a level is added on top, the old base had just reached
-// the size at which the formula would make it a middle level. Spreading the ratio evenly over the
-// levels instead was tried: see TestTargetsAgainstEvenRatio for what it costs in space.
+// the size at which the formula would make it a middle level. Spreading
+// one ratio evenly over all levels is continuous too, but right after a level was added the
+// ratio would be the square root of Multiplier and the levels above the bottom 40 % of it.
 //
 // A level is added as soon as it is wanted but given up only when the data would have to double to
 // want it again: data that hovers around a threshold does not move up and down.
