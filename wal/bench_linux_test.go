@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,9 @@ func benchWriter(b *testing.B, prewritten int64) *Writer {
 		if _, err := f.WriteAt(zeros[:], off); err != nil {
 			b.Fatal(err)
 		}
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
 	}
 	if err := WriteHeader(dataSyncFile{f}, h); err != nil {
 		b.Fatal(err)
@@ -67,12 +71,80 @@ func BenchmarkAppendWrite(b *testing.B) {
 }
 
 func BenchmarkSync(b *testing.B) {
-	for _, prewritten := range []int64{0, 256 << 20} {
+	for _, prewritten := range []int64{0, 64 << 20} {
 		for _, writers := range []int{1, 16, 64, 256} {
-			b.Run(fmt.Sprintf("prewritten=%dM/writers=%d", prewritten>>20, writers), func(b *testing.B) {
+			name := fmt.Sprintf("prewritten=%dM/writers=%d", prewritten>>20, writers)
+			b.Run(name, func(b *testing.B) {
 				benchGroup(b, benchWriter(b, prewritten), writers, (*Writer).Sync)
 			})
 		}
+	}
+}
+
+// BenchmarkSyncEvicted is for a recycled file that the page cache no longer holds.
+func BenchmarkSyncEvicted(b *testing.B) {
+	w := benchWriter(b, 64<<20)
+	const dontNeed = 4
+	fd := w.seg.file.(dataSyncFile).Fd()
+	if _, _, err := syscall.Syscall6(syscall.SYS_FADVISE64, fd, 0, 0, dontNeed, 0, 0); err != 0 {
+		b.Fatal(err)
+	}
+	rec := make([]byte, 3000)
+	for b.Loop() {
+		if err := w.Sync(w.Append(rec)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkSyncBusy has 64 writers on a machine whose processors never idle.
+func BenchmarkSyncBusy(b *testing.B) {
+	var stop atomic.Bool
+	var spinners sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		spinners.Go(func() {
+			for x := uint64(1); !stop.Load(); {
+				for range 1000 {
+					x ^= x << 13
+					x ^= x >> 7
+				}
+			}
+		})
+	}
+	benchGroup(b, benchWriter(b, 64<<20), 64, (*Writer).Sync)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+	stop.Store(true)
+	spinners.Wait()
+}
+
+// BenchmarkRecover replays 64 MiB in frames of 64 records, and looks for more in 64 MiB of zeros.
+func BenchmarkRecover(b *testing.B) {
+	f := &fakeFile{}
+	h := Header{Segment: 1, Nonce: 7}
+	if err := WriteHeader(f, h); err != nil {
+		b.Fatal(err)
+	}
+	w := NewWriter(f, h, 0)
+	for w.End() < 64<<20 {
+		for range 64 {
+			w.Append(make([]byte, 120))
+		}
+		if err := w.Write(NoPos); err != nil {
+			b.Fatal(err)
+		}
+	}
+	full := segmentOf(1, f.data)
+	zero := segmentOf(1, append(f.data[:HeaderBytes:HeaderBytes], make([]byte, 64<<20)...))
+	for name, s := range map[string]Segment{"replay": full, "search": zero} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(s.Size)
+			for b.Loop() {
+				_, err := Recover([]Segment{s}, 0, func([]byte) error { return nil })
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

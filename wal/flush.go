@@ -11,7 +11,7 @@ import (
 const (
 	// pageBytes is the unit in which a segment is first written. A frame that enters a new page
 	// writes that page to its end, in zeros: otherwise the file system reads a recycled page back
-	// to merge it, and each sync of a growing file has a new file size to log.
+	// to merge it (BenchmarkSyncEvicted), and each sync of a growing file has a new size to log.
 	pageBytes = 4096
 	// prewriteBytes is the step in which a syncing flush extends a growing segment ahead of itself.
 	prewriteBytes = 1 << 20
@@ -21,7 +21,7 @@ const (
 )
 
 const (
-	gatherYields = 4  // how often a leader yields at most
+	gatherYields = 2  // how often a leader yields at most
 	gatherProbe  = 16 // flushes between two attempts that bring nobody, or until there are none
 )
 
@@ -136,11 +136,12 @@ func (w *Writer) leadLocked() {
 }
 
 // gatherLocked lets the writers that can run append before the group is taken: after a flush, all
-// that it served can. It yields for as long as that makes the group grow, which costs no idle time
-// and gives with 16, 64 and 256 writers 15.6, 62 and 204 records per sync; yielding once gives
-// 14.5, 49 and 150, never 8.4, 32 and 121 (BenchmarkSync), and with 16 writers that only write 9
-// records per frame instead of 1.1 (BenchmarkAppendWrite). For a writer alone it is 0.15 us lost,
-// so while yielding brings nobody it is only tried now and then.
+// that it served can. It yields for as long as that makes the group grow, at most twice: with 16,
+// 64 and 256 writers that gives 15, 57 and 173 records per sync, against 8.4, 32 and 121 without
+// (BenchmarkSync), and with 16 writers that only write 9 records per frame instead of 1.1
+// (BenchmarkAppendWrite). Four times gives 15.6, 62 and 204, but where the processors never idle
+// each yield can cost a time slice. For a writer alone it is 0.15 us lost, so while yielding
+// brings nobody it is only tried now and then.
 func (w *Writer) gatherLocked() {
 	if w.crowd == 0 && w.gen%gatherProbe != 0 {
 		return

@@ -31,10 +31,10 @@ func (f Frame) End() Pos { return f.Pos + Pos(len(f.Payload)) }
 const (
 	readBytes = 1 << 20 // how much is read at a time
 
-	// A resync hashes whatever looks like the header of a frame. A header that lies about its length
-	// makes that long, and a client could put many of them into a value. So the work has a limit,
-	// resyncBytes and resyncFactor times what is left of the file, beyond which only frames of
-	// up to resyncSmallBytes are still tried.
+	// A resync hashes whatever looks like the header of a frame. A header that lies about its
+	// length makes that long, and a client could put many of them into a value. So the work has a
+	// limit, resyncBytes and resyncFactor times what is left of the file, beyond which only frames
+	// of up to resyncSmallBytes are still tried.
 	resyncBytes      = 64 << 20
 	resyncFactor     = 4
 	resyncSmallBytes = 4 << 10

@@ -6,8 +6,8 @@ import "fmt"
 type Result struct {
 	// End is the position after the last record replayed, where the next writer starts.
 	End Pos
-	// Torn reports that something was written beyond End and is lost: what a crash leaves of records
-	// that were never synced. It is not an error, and never an acknowledged Sync.
+	// Torn reports that something was written beyond End and is lost: what a crash leaves of
+	// records that were never synced. It is not an error, and never an acknowledged Sync.
 	Torn bool
 	// Dropped estimates how many bytes of records that is.
 	Dropped int64
@@ -130,7 +130,7 @@ func (c *recovery) replay(i int) error {
 		for p := f.Payload; len(p) > 0; {
 			rec, rest, ok := NextRecord(p)
 			if !ok {
-				return &CorruptError{c.segs[i].Number, f.Offset, "a valid frame holds a broken record"}
+				return &CorruptError{c.segs[i].Number, f.Offset, "a record is cut short"}
 			}
 			if err := c.fn(rec); err != nil {
 				return err
@@ -235,7 +235,7 @@ func (c *recovery) judge() error {
 	if c.x != NoPos {
 		place = fmt.Sprintf("the log ends here at position %d", c.x)
 	}
-	e.Reason = fmt.Sprintf("%s, but the frame at offset %d of segment %d says that everything below "+
-		"%d was synced", place, w.offset, w.segment, w.durable)
+	e.Reason = fmt.Sprintf("%s, but the frame at offset %d of segment %d says that everything "+
+		"below %d was synced", place, w.offset, w.segment, w.durable)
 	return e
 }

@@ -181,7 +181,7 @@ func TestHeaderLost(t *testing.T) {
 	}
 }
 
-// A segment that is missing, or cut exactly between two frames, is found out by the frames after it.
+// A segment that is missing, or cut exactly between two frames, is found out by those after it.
 func TestMissingMiddle(t *testing.T) {
 	l := buildLog(t, 4, 4, false)
 	for i := range 3 {
@@ -325,7 +325,7 @@ func TestLargeFrame(t *testing.T) {
 	}
 }
 
-// With no start given the first frame sets it, and its loss is noticed if a later one vouches for it.
+// With no start given the first frame sets it; its loss is noticed if a later one vouches for it.
 func TestNoStart(t *testing.T) {
 	l := buildLog(t, 2, 3, false)
 	recs, res, err := replay(NoPos, l.segs...)
@@ -338,7 +338,9 @@ func TestNoStart(t *testing.T) {
 		t.Fatalf("first frame damaged: %d records, %v", len(recs), err)
 	}
 	// A header alone is an empty log, one prepared ahead is passed over, from both starts.
-	empty := func(n uint64) Segment { return segmentOf(n, newFake(t, Header{Segment: n}, nil).data) }
+	empty := func(n uint64) Segment {
+		return segmentOf(n, newFake(t, Header{Segment: n}, nil).data)
+	}
 	for _, start := range []Pos{0, NoPos} {
 		if recs, res, err = replay(start, empty(1), empty(2)); err != nil || res != (Result{}) {
 			t.Fatalf("%q, %+v, %v", recs, res, err)
@@ -378,15 +380,16 @@ func TestOverlap(t *testing.T) {
 func TestResyncIsBounded(t *testing.T) {
 	data := make([]byte, 4<<20)
 	putHeader(data, Header{Segment: 1})
-	for off := int64(HeaderBytes); off+frameHeaderBytes <= int64(len(data)); off += frameHeaderBytes {
+	size := int64(len(data))
+	for off := int64(HeaderBytes); off+frameHeaderBytes <= size; off += frameHeaderBytes {
 		var p [frameHeadroom]byte
 		putFrameHead(p[:], 0, 0, frameHead{
-			payload: int64(len(data)) - off - 2*frameHeaderBytes, sum: 1, pos: 1000,
+			payload: size - off - 2*frameHeaderBytes, sum: 1, pos: 1000,
 		})
 		copy(data[off:], p[contextBytes:])
 	}
 	s := &countReads{bytesAt: data}
-	_, res, err := replay(1000, Segment{Number: 1, R: s, Size: int64(len(data))})
+	_, res, err := replay(1000, Segment{Number: 1, R: s, Size: size})
 	if err != nil || !res.Torn || res.End != 1000 {
 		t.Fatalf("%+v, %v", res, err)
 	}

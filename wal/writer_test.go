@@ -45,7 +45,8 @@ func TestRoundTrip(t *testing.T) {
 	if want := (Result{End: 116, Records: 4, Segments: 2}); res != want {
 		t.Fatalf("result %+v", res)
 	}
-	if !errors.Is(w.Close(), ErrClosed) || w.Append(nil) != NoPos || !errors.Is(w.Sync(NoPos), ErrClosed) {
+	if !errors.Is(w.Close(), ErrClosed) || !errors.Is(w.Sync(NoPos), ErrClosed) ||
+		w.Append(nil) != NoPos {
 		t.Fatal("a closed writer goes on")
 	}
 	if w.Durable() != 116 || w.Sync(116) != nil {
@@ -86,7 +87,8 @@ func TestFailureIsFinal(t *testing.T) {
 				t.Fatalf("append after failure at %d", p)
 			}
 			for _, err := range []error{
-				w.Sync(bad), w.Sync(NoPos), w.Write(NoPos), w.Err(), w.Release(1), w.Close(), w.Close(),
+				w.Sync(bad), w.Sync(NoPos), w.Write(NoPos), w.Err(), w.Release(1),
+				w.Close(), w.Close(),
 			} {
 				if !errors.Is(err, cause) {
 					t.Fatalf("after the failed %s: %v", op, err)
