@@ -46,12 +46,12 @@ func makeJob(l *Levels, c Config, base, level, target int, upper, lower []*sstab
 func (j *Job) Range() (lo, hi []byte) {
 	lo, hi = span(j.Inputs[0])
 	if len(j.Inputs[1]) > 0 {
-		lo2, hi2 := span(j.Inputs[1])
-		if lo == nil || bytes.Compare(lo2, lo) < 0 {
-			lo = lo2
+		low, high := span(j.Inputs[1])
+		if lo == nil || bytes.Compare(low, lo) < 0 {
+			lo = low
 		}
-		if hi == nil || bytes.Compare(hi2, hi) > 0 {
-			hi = hi2
+		if hi == nil || bytes.Compare(high, hi) > 0 {
+			hi = high
 		}
 	}
 	return lo, hi

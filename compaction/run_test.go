@@ -331,6 +331,46 @@ func TestRunBounded(t *testing.T) {
 	}
 }
 
+// TestCutOverlap: a table that spans much of the next level ends early, however small it is, and
+// what was passed before it began does not count.
+func TestCutOverlap(t *testing.T) {
+	var next []*sstable.Meta
+	for n := range byte(40) {
+		next = append(next, rangeTable(uint64(n)+1, 2*n, 2*n))
+		next[n].Bytes = 100
+	}
+	c := cutter{tableBytes: 200, next: next}
+	c.opened([]byte{21})
+	for at := byte(21); at < 80; at++ {
+		want := at == 21+2*20
+		if got := c.before([]byte{at}, 1); got != want {
+			t.Fatalf("before key %d: %v with %d bytes passed", at, got, c.overlap)
+		}
+		if want {
+			return
+		}
+	}
+}
+
+// TestManualEnds: tables flushed after a manual compaction began are not waited for.
+func TestManualEnds(t *testing.T) {
+	o := makeModel(t, 1, Config{})
+	o.flush()
+	m := NewManual(&o.levels, nil, nil)
+	for n := range 10 {
+		j, step := m.Next(&o.levels, o.config, nil)
+		if step == Done {
+			if n == 0 || len(o.levels[0]) == 0 {
+				t.Errorf("done after %d jobs with %d tables in level 0", n, len(o.levels[0]))
+			}
+			return
+		}
+		o.compact(j)
+		o.flush()
+	}
+	t.Error("does not end while flushes come")
+}
+
 // counter is an output that costs nothing.
 type counter struct {
 	first, last   sstable.Key
