@@ -32,6 +32,7 @@ func newArena(bytes int64) (*arena, error) {
 	if err != nil {
 		return nil, err
 	}
+	adviseHuge(mem)
 	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), n)
 	return &arena{words: words, bytes: mem, mapped: true}, nil
 }

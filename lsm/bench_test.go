@@ -93,7 +93,7 @@ func BenchmarkPutWriters(b *testing.B) {
 	}
 }
 
-const benchKeys = 1 << 20
+const benchKeys = 1 << 18
 
 func loadedDB(b *testing.B) *DB {
 	db := benchDB(b)

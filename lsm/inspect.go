@@ -277,7 +277,7 @@ type Place struct {
 	Seq    sstable.Seq
 	Kind   sstable.Kind
 	Value  []byte // valid during the call
-	Old    bool   // in a segment that recovery does not need: the tables hold it, or what replaced it
+	Old    bool   // in a segment that recovery does not need
 }
 
 // Find calls fn with every version of key that is still on disk: what a Get returns, what it
@@ -286,7 +286,7 @@ type Place struct {
 func (l *Layout) Find(fsys vfs.FS, key []byte, fn func(Place) error) error {
 	var errs []error
 	for _, t := range l.Tables {
-		if bytes.Compare(key, t.Meta.Smallest.User) < 0 || bytes.Compare(key, t.Meta.Largest.User) > 0 {
+		if !t.Meta.Overlaps(key, key) {
 			continue
 		}
 		err := l.InspectTable(fsys, t, func(r *sstable.Reader) error {

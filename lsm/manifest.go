@@ -27,8 +27,8 @@ type manifest struct {
 const manifestBytesMin = 1 << 20
 
 // append makes e durable. all is the state after e, for the case that a new manifest is started,
-// whose number is then drawn. An error leaves it unknown whether e took effect; the next append settles it
-// by a new manifest that states everything.
+// whose number is then drawn. An error leaves it unknown whether e took effect; the next append
+// settles it by a new manifest that states everything.
 func (m *manifest) append(e, all *edit, draw func() uint64) error {
 	if m.w == nil || m.bytes > m.limit {
 		return m.restart(all, draw())
@@ -115,7 +115,8 @@ func readManifest(fsys vfs.FS, dir string, num uint64, fn func(*edit) error) err
 			err = fn(e)
 		}
 		if errors.Is(err, errEdit) {
-			return &CorruptError{File: name, Offset: -1, Reason: fmt.Sprintf("edit %d: %v", edits, err)}
+			reason := fmt.Sprintf("edit %d: %v", edits, err)
+			return &CorruptError{File: name, Offset: -1, Reason: reason}
 		}
 		return err
 	})

@@ -113,7 +113,8 @@ func (m Metrics) String() string {
 	fmt.Fprintf(&b, "level  tables      bytes     entries\n")
 	for level, l := range m.Levels {
 		if l.Tables > 0 {
-			fmt.Fprintf(&b, "%5d  %6d  %9s  %10d\n", level, l.Tables, sizeText(l.Bytes), l.Entries)
+			fmt.Fprintf(&b, "%5d  %6d  %9s  %10d\n",
+				level, l.Tables, sizeText(l.Bytes), l.Entries)
 		}
 	}
 	fmt.Fprintf(&b, "memtable %s, %d frozen; write amplification %.1f, debt %s\n",

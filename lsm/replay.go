@@ -27,8 +27,11 @@ func (db *DB) replay() (*replayer, error) {
 		}
 	}
 	if db.logSegment != 0 && (len(r.segments) == 0 || r.segments[0].Number != db.logSegment) {
-		name := logName(db.dir, db.logSegment)
-		return nil, &CorruptError{File: name, Offset: -1, Reason: "missing, but the manifest needs it"}
+		return nil, &CorruptError{
+			File:   logName(db.dir, db.logSegment),
+			Offset: -1,
+			Reason: "missing, but the manifest needs it",
+		}
 	}
 	result, err := wal.Recover(r.segments, db.logStart, r.apply)
 	if err == nil {

@@ -66,7 +66,8 @@ func (v *version) with(e *edit, opened map[uint64]*table) (*version, error) {
 		}
 	}
 	if dropped != len(gone) {
-		return nil, fmt.Errorf("%w: removes %d tables, %d of them exist", errEdit, len(gone), dropped)
+		return nil, fmt.Errorf("%w: removes %d tables, %d of them exist",
+			errEdit, len(gone), dropped)
 	}
 	for _, a := range e.added {
 		t := opened[a.meta.Num]
