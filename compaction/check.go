@@ -68,7 +68,8 @@ func checkMeta(m *sstable.Meta) error {
 	case m.Entries == 0:
 		return fmt.Errorf("table %d has no entries", m.Num)
 	case m.Tombstones > m.Entries:
-		return fmt.Errorf("table %d: %d tombstones among %d entries", m.Num, m.Tombstones, m.Entries)
+		return fmt.Errorf("table %d: %d tombstones among %d entries",
+			m.Num, m.Tombstones, m.Entries)
 	case m.MinSeq > m.MaxSeq:
 		return fmt.Errorf("table %d: sequence bounds %d and %d are reversed",
 			m.Num, m.MinSeq, m.MaxSeq)

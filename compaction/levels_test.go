@@ -112,14 +112,15 @@ func TestApply(t *testing.T) {
 }
 
 func TestApplyRefuses(t *testing.T) {
+	type lists = [NumLevels][]*sstable.Meta
 	l := Levels{0: {rangeTable(9, 1, 5)}, 2: {rangeTable(1, 1, 5), rangeTable(2, 7, 9)}}
 	for name, c := range map[string]Change{
-		"a table that is not there":   {Removed: [NumLevels][]*sstable.Meta{2: {rangeTable(3, 1, 5)}}},
-		"a table beyond the last":     {Removed: [NumLevels][]*sstable.Meta{2: {rangeTable(3, 50, 51)}}},
-		"an unknown level-0 table":    {Removed: [NumLevels][]*sstable.Meta{0: {rangeTable(3, 1, 5)}}},
-		"overlap with the one before": {Added: [NumLevels][]*sstable.Meta{2: {rangeTable(3, 5, 6)}}},
-		"overlap with the one after":  {Added: [NumLevels][]*sstable.Meta{2: {rangeTable(3, 6, 7)}}},
-		"added tables that overlap": {Added: [NumLevels][]*sstable.Meta{2: {rangeTable(3, 20, 22),
+		"a table that is not there":   {Removed: lists{2: {rangeTable(3, 1, 5)}}},
+		"a table beyond the last":     {Removed: lists{2: {rangeTable(3, 50, 51)}}},
+		"an unknown level-0 table":    {Removed: lists{0: {rangeTable(3, 1, 5)}}},
+		"overlap with the one before": {Added: lists{2: {rangeTable(3, 5, 6)}}},
+		"overlap with the one after":  {Added: lists{2: {rangeTable(3, 6, 7)}}},
+		"added tables that overlap": {Added: lists{2: {rangeTable(3, 20, 22),
 			rangeTable(4, 22, 23)}}},
 	} {
 		if _, err := l.Apply(&c); err == nil {

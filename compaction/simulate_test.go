@@ -315,7 +315,8 @@ func TestSimulateParallel(t *testing.T) {
 		var manual *Manual
 		busy := func(num uint64) bool {
 			for i := range running {
-				if containsNum(running[i].Inputs[0], num) || containsNum(running[i].Inputs[1], num) {
+				in := &running[i].Inputs
+				if containsNum(in[0], num) || containsNum(in[1], num) {
 					return true
 				}
 			}

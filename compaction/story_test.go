@@ -13,8 +13,8 @@ import (
 
 // story is the state of one file in testdata. Its commands:
 //
-//	levels [base=N] [table=N] [trigger=N]   set the tree; one level per line, "L5 3:a-f#1-9,100"
-//	                                        is table 3 of 100 bytes, "100/7" with 7 tombstones in it
+//	levels [base=N] [table=N] [trigger=N]   set the tree; a line per level, "L5 3:a-f#1-9,100"
+//	                                        is table 3 of 100 bytes, "100/7" has 7 tombstones
 //	targets                                 base level, target sizes, scores, debt, pressure
 //	pick [busy=(N,...)] [apply]             the next job; apply installs one table as its output
 //	manual [lo=K] [hi=K] [busy=(N,...)]     all jobs of a manual compaction, applying each
@@ -161,7 +161,7 @@ func (s *story) pick(d *datadriven.TestData) string {
 	return out
 }
 
-// apply installs one table that spans the inputs, half of the tombstones' worth smaller.
+// apply installs one table that spans the inputs and is as large as they are together.
 func (s *story) apply(j *Job) {
 	lo, hi := j.Range()
 	out := sstable.Meta{Bytes: j.InputBytes(), Entries: j.InputBytes(), MinSeq: 1, MaxSeq: 1}
