@@ -69,14 +69,14 @@ func mustRun(tb testing.TB, db *lsm.DB, d lsm.Durability, s bench.Spec) *bench.R
 // The engine under every workload, every read checked, with memtables so small that flushes and
 // compactions run all the while.
 func TestEngineUnderEveryWorkload(t *testing.T) {
-	const keys = 5000
-	db := openEngine(t, lsm.Options{MemtableBytes: 256 << 10, CacheBytes: 1 << 20})
+	const keys = 3000
+	db := openEngine(t, lsm.Options{MemtableBytes: 64 << 10, CacheBytes: 1 << 20})
 	ledger := bench.NewLedger(keys, 1)
 	for _, w := range bench.Workloads() {
 		if w.Share[bench.Ping] > 0 {
 			continue
 		}
-		ops := uint64(8000)
+		ops := uint64(3000)
 		if w.ScanMax < 0 {
 			ops = 4
 		}
@@ -95,7 +95,9 @@ func TestEngineAnswersDoNotDependOnOptions(t *testing.T) {
 		db := openEngine(t, o)
 		hash := ""
 		for _, name := range []string{"fillrandom", "ycsb-a", "scan", "readmissing", "ycsb-e"} {
-			r := mustRun(t, db, lsm.NoSync, bench.Spec{Workload: name, Keys: 3000, Ops: 3000, Seed: 3})
+			r := mustRun(t, db, lsm.NoSync, bench.Spec{
+				Workload: name, Keys: 2000, Ops: 2000, Seed: 3,
+			})
 			hash += r.Hash + " "
 		}
 		hashes = append(hashes, hash)

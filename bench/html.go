@@ -66,7 +66,8 @@ func (m *Machine) facts() []Stat {
 		{"Go", m.Go + " " + m.Arch},
 	}
 	if m.MemoryBytes > 0 {
-		facts = append(facts, Stat{"Memory", fmt.Sprintf("%.1f GiB", float64(m.MemoryBytes)/(1<<30))})
+		size := fmt.Sprintf("%.1f GiB", float64(m.MemoryBytes)/(1<<30))
+		facts = append(facts, Stat{"Memory", size})
 	}
 	if m.Governor != "" {
 		facts = append(facts, Stat{"Governor", m.Governor})

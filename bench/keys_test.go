@@ -41,7 +41,9 @@ func TestKeysOrderAndParse(t *testing.T) {
 		}
 	}
 	s, _ := NewKeyspace(10, 16, 1)
-	for _, alien := range []string{"", "user:1", "00000000000000g0", "ffffffffffffffff", "ABCDEF0123456789"} {
+	for _, alien := range []string{
+		"", "user:1", "00000000000000g0", "ffffffffffffffff", "ABCDEF0123456789",
+	} {
 		if n, ok := s.Parse([]byte(alien)); ok {
 			t.Errorf("%q parses to %x", alien, n)
 		}

@@ -111,14 +111,17 @@ func (r *recorder) halveLocked() {
 	for i := 0; i < len(r.series); i += 2 {
 		a := r.series[i]
 		if i+1 < len(r.series) {
-			b := r.series[i+1]
-			a.took.Merge(b.took)
-			a.ops, a.failed, a.max = a.ops+b.ops, a.failed+b.failed, max(a.max, b.max)
+			a.add(r.series[i+1])
 		}
 		half = append(half, a)
 	}
 	clear(r.series[len(half):])
 	r.series, r.width = half, 2*r.width
+}
+
+func (v *interval) add(o *interval) {
+	v.took.Merge(o.took)
+	v.ops, v.failed, v.max = v.ops+o.ops, v.failed+o.failed, max(v.max, o.max)
 }
 
 // failed counts an operation that ended with an error. Its time is not a latency.

@@ -113,6 +113,7 @@ func writeTable(b *strings.Builder, rows [][]string) {
 }
 
 func (r *Result) writeNotes(b *strings.Builder) {
+	before := b.Len()
 	note := func(format string, args ...any) {
 		fmt.Fprintf(b, "\n%s: %s", r.Workload, fmt.Sprintf(format, args...))
 	}
@@ -142,7 +143,9 @@ func (r *Result) writeNotes(b *strings.Builder) {
 	for _, s := range r.Warnings {
 		note("warning: %s", s)
 	}
-	b.WriteByte('\n')
+	if b.Len() > before {
+		b.WriteByte('\n')
+	}
 }
 
 // count writes a count or rate with its thousands apart.

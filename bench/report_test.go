@@ -126,7 +126,9 @@ func TestHTMLStandsAlone(t *testing.T) {
 		_ = os.WriteFile(to, b.Bytes(), 0o644)
 	}
 	text := b.String()
-	for _, bad := range []string{"http:", "https:", "<script", "url(", "@import", "NaN", "Inf", "ZgotmplZ", "<b>&"} {
+	for _, bad := range []string{
+		"http:", "https:", "<script", "url(", "@import", "NaN", "Inf", "ZgotmplZ", "<b>&",
+	} {
 		if strings.Contains(text, bad) {
 			t.Errorf("the page holds %q", bad)
 		}
@@ -182,7 +184,8 @@ func TestNumbersForPeople(t *testing.T) {
 		}
 	}
 	for q, want := range map[float64]string{
-		0: "0 %", 0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.99999: "99.999 %", 1: "100 %",
+		0: "0 %", 0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.99999: "99.999 %",
+		1: "100 %",
 	} {
 		if got := percent(q); got != want {
 			t.Errorf("%v is %q, want %q", q, got, want)

@@ -170,17 +170,18 @@ func (r *recorder) fill(out *Result) {
 			out.Operations = append(out.Operations, t.shown(Kind(k), out.Seconds))
 		}
 	}
+	// The last interval is seldom whole; a sliver counts to the one before.
+	last := int64(out.Seconds*1e9) - int64(len(r.series)-1)*r.width
+	if n := len(r.series); n > 1 && last < r.width/2 {
+		r.series[n-2].add(r.series[n-1])
+		r.series, last = r.series[:n-1], last+r.width
+	}
 	for i, v := range r.series {
 		width := r.width
-		if i == len(r.series)-1 { // the last one is seldom whole
-			width = min(width, max(1, int64(out.Seconds*1e9)-int64(i)*r.width))
+		if i == len(r.series)-1 {
+			width = max(1, last)
 		}
-		shown := v.shown(int64(i)*r.width, width)
-		// A sliver at the end says nothing about the rate.
-		if i > 0 && width < r.width/10 && v.failed == 0 {
-			continue
-		}
-		out.Series = append(out.Series, shown)
+		out.Series = append(out.Series, v.shown(int64(i)*r.width, width))
 	}
 	if r.late != nil {
 		out.ClientLag = max(out.ClientLag, micros(r.late.ValueAtQuantile(99)))

@@ -17,6 +17,8 @@ const errorsInARow = 100
 // Run runs one workload on t and returns what it saw. Failed operations are counted, not returned;
 // the error says that the run itself was impossible, given up or cancelled, or that a verified read
 // was wrong (*ValueError). A result comes with the error when anything was measured.
+//
+// Keys that a run inserts beyond the loaded ones start at the same place in every run.
 func Run(ctx context.Context, t Target, s Spec) (*Result, error) {
 	return run(ctx, t, s, sleep)
 }
@@ -38,6 +40,9 @@ func run(ctx context.Context, t Target, s Spec, sleep func(time.Duration)) (*Res
 	}
 	if r.failure() == nil && ctx.Err() == nil {
 		r.reset()
+		if t, ok := t.(Reporter); ok {
+			t.Stats() // what came before does not count
+		}
 		before := readUsage()
 		r.phase(ctx, s.Duration, s.Ops)
 		r.usage = readUsage().since(before)

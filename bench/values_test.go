@@ -20,7 +20,7 @@ func TestValueGolden(t *testing.T) {
 }
 
 func TestValuesVerify(t *testing.T) {
-	for _, size := range []int{ValueHeaderBytes, 21, 100, 101, 4096} {
+	for _, size := range []int{ValueHeaderBytes, 21, 100, 101, 600} {
 		v := NewValues(size, 5)
 		value := v.Append([]byte("before"), 0x30, 9)[len("before"):]
 		if len(value) != size {

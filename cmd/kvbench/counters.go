@@ -29,8 +29,9 @@ func (c *counters) since(now lsm.Metrics) []bench.Stat {
 			add("records per sync", "%.1f", float64(records)/float64(syncs))
 		}
 	}
-	if hits, misses := now.Cache.Hits-was.Cache.Hits, now.Cache.Misses-was.Cache.Misses; hits+misses > 0 {
-		add("block cache", "%.1f %% of %d found", 100*float64(hits)/float64(hits+misses), hits+misses)
+	hits := now.Cache.Hits - was.Cache.Hits
+	if reads := hits + now.Cache.Misses - was.Cache.Misses; reads > 0 {
+		add("block cache", "%.1f %% of %d found", 100*float64(hits)/float64(reads), reads)
 	}
 	if flushed := now.FlushedBytes - was.FlushedBytes; flushed > 0 {
 		written := now.CompactedWrittenBytes - was.CompactedWrittenBytes
@@ -38,13 +39,14 @@ func (c *counters) since(now lsm.Metrics) []bench.Stat {
 			mebibytes(written), now.Compactions-was.Compactions)
 	}
 	if stalls := now.Stalls - was.Stalls; stalls > 0 {
-		add("write stalls", "%d, %v", stalls, (now.StallTime - was.StallTime).Round(time.Microsecond))
+		add("write stalls", "%d, %v", stalls,
+			(now.StallTime - was.StallTime).Round(time.Microsecond))
 	}
 	if paced := now.PaceTime - was.PaceTime; paced > 0 {
 		add("writes paced", "%v", paced.Round(time.Microsecond))
 	}
 	if tree := shape(now); tree != "" {
-		add("tree", "%s", tree)
+		add("tables", "%s", tree)
 	}
 	if now.State != "healthy" {
 		add("state", "%s", now.State)
@@ -57,7 +59,7 @@ func shape(m lsm.Metrics) string {
 	var parts []string
 	for level, l := range m.Levels {
 		if l.Tables > 0 {
-			parts = append(parts, fmt.Sprintf("L%d %d tables %s", level, l.Tables, mebibytes(l.Bytes)))
+			parts = append(parts, fmt.Sprintf("L%d %s in %d", level, mebibytes(l.Bytes), l.Tables))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -17,7 +17,8 @@ type embedded struct {
 	counters   *counters
 }
 
-func openEmbedded(ctx context.Context, dir string, d lsm.Durability, cacheBytes int64) (store, error) {
+func openEmbedded(ctx context.Context, dir string, d lsm.Durability,
+	cacheBytes int64) (store, error) {
 	if cacheBytes == 0 {
 		cacheBytes = -1 // none; 0 would mean the default
 	}

@@ -44,7 +44,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "kvbench WORKLOAD...",
 		Short: "Make load on a key-value store and measure it",
-		Long:  "Make load on a kvd node, or on the engine in this process, and measure it.\n\n" + list(),
+		Long: "Make load on a kvd node, or on the engine in this process, and measure it.\n\n" +
+			list(),
 		Example: `  kvbench fillrandom readrandom --target embedded:/tmp/db --durability nosync
   kvbench ping readrandom ycsb-a --workers 64 --html report.html
   kvbench ycsb-a --rate 20000 --duration 1m --verify`,

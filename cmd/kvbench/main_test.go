@@ -59,7 +59,8 @@ func TestEmbeddedSession(t *testing.T) {
 	dir := t.TempDir()
 	file, page := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.html")
 	code, stdout, stderr := kvbench(t, "readrandom", "ycsb-a", "scan",
-		"--target", "embedded:"+filepath.Join(dir, "db"), "--keys", "2k", "--ops", "3k",
+		"--target", "embedded:"+filepath.Join(dir, "db"),
+		"--keys", "2k", "--ops", "3k",
 		"--workers", "2", "--durability", "nosync", "--verify", "--json", file, "--html", page)
 	if code != exitDone {
 		t.Fatalf("exit %d: %s", code, stderr)
@@ -89,7 +90,8 @@ func TestEmbeddedSession(t *testing.T) {
 		t.Errorf("page: %v", err)
 	}
 	// The keys are there now: nothing is loaded, and JSON alone goes to stdout.
-	code, stdout, stderr = kvbench(t, "readmissing", "--target", "embedded:"+filepath.Join(dir, "db"),
+	code, stdout, stderr = kvbench(t, "readmissing",
+		"--target", "embedded:"+filepath.Join(dir, "db"),
 		"--keys", "2k", "--ops", "100", "--json", "-")
 	if code != exitDone || strings.Contains(stderr, "loading") || !json.Valid([]byte(stdout)) {
 		t.Errorf("exit %d, stderr %q, stdout %q", code, stderr, stdout)

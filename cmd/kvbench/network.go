@@ -27,7 +27,8 @@ type networkSettings struct {
 func (s *networkSettings) addTo(f *pflag.FlagSet) {
 	f.IntVar(&s.connections, "connections", 1, "connections to a node, used in turn")
 	f.IntVar(&s.lanes, "lanes", 1, "lanes per connection, used in turn")
-	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long to wait for one answer of a node")
+	f.DurationVar(&s.timeout, "timeout", 10*time.Second,
+		"how long to wait for one answer of a node")
 	f.StringVar(&s.knownNodes, "known-nodes", "",
 		"file that remembers the keys of nodes (default: known_nodes in your kvd config directory)")
 	f.StringVar(&s.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
@@ -41,7 +42,8 @@ type node struct {
 	counters   *counters
 }
 
-func dialNode(ctx context.Context, addr string, d lsm.Durability, s *networkSettings) (store, error) {
+func dialNode(ctx context.Context, addr string, d lsm.Durability,
+	s *networkSettings) (store, error) {
 	if s.timeout <= 0 || s.connections < 1 || s.lanes < 1 {
 		return nil, usagef("--timeout, --connections and --lanes must be above zero")
 	}
@@ -55,7 +57,8 @@ func dialNode(ctx context.Context, addr string, d lsm.Durability, s *networkSett
 	} else if s.knownNodes == "" {
 		dir, err := os.UserConfigDir()
 		if err != nil {
-			return nil, fmt.Errorf("no place for the keys of known nodes: %w; give --known-nodes", err)
+			return nil, fmt.Errorf("no place for the keys of known nodes: %w; give --known-nodes",
+				err)
 		}
 		o.KnownServers = filepath.Join(dir, "kvd", "known_nodes")
 	}

@@ -163,7 +163,8 @@ func writeFile(name string, write func(io.Writer) error) error {
 func (m *session) failures() error {
 	for _, r := range m.report.Results {
 		if n := r.Errors(); n > 0 {
-			return fmt.Errorf("%s: %d operations failed, the first: %s", r.Workload, n, r.FirstError)
+			return fmt.Errorf("%s: %d operations failed, the first: %s",
+				r.Workload, n, r.FirstError)
 		}
 	}
 	return nil
