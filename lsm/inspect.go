@@ -20,6 +20,15 @@ import (
 // know what is in them or whether all of it is sound. Nothing is changed and nothing is replayed,
 // so it works on a directory that Open refuses.
 
+// Kind says what a write did. It is the tables' type under the name that users of a DB know.
+type Kind = sstable.Kind
+
+// The kinds of writes.
+const (
+	KindDelete = sstable.KindDelete
+	KindPut    = sstable.KindPut
+)
+
 // LevelTable is a table and its place in the tree.
 type LevelTable struct {
 	Level int
@@ -136,7 +145,7 @@ func InspectManifest(fsys vfs.FS, name string, fn func(ManifestEdit) error) erro
 type LogWrite struct {
 	Offset int64 // of its frame in the file
 	Seq    sstable.Seq
-	Kind   sstable.Kind
+	Kind   Kind
 	Key    []byte
 	Value  []byte
 }
@@ -275,7 +284,7 @@ type Place struct {
 	Level  int   // of the table; -1 for a log
 	Offset int64 // of the frame in the log; -1 for a table
 	Seq    sstable.Seq
-	Kind   sstable.Kind
+	Kind   Kind
 	Value  []byte // valid during the call
 	Old    bool   // in a segment that recovery does not need
 }
