@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+
+	"kvd/lsm"
+	"kvd/replication"
+)
+
+// store is where import writes and export reads: a node, by its *replication.Client, or a
+// directory that this process opens itself, by offline.
+type store interface {
+	Get(ctx context.Context, key, dst []byte) ([]byte, error)
+	Apply(ctx context.Context, b *lsm.Batch, d lsm.Durability) error
+	Scan(ctx context.Context, lower, upper []byte, limit int,
+		fn func(key, value []byte) error) error
+	Flush(ctx context.Context) error
+	Close() error
+}
+
+// openStore opens dir when it is given, else it dials the node.
+func (p *program) openStore(ctx context.Context, dir string, readOnly bool) (store, error) {
+	if dir == "" {
+		return p.dial(ctx)
+	}
+	db, err := openOffline(dir, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	return offline{db}, nil
+}
+
+// openOffline opens a database that must exist, unless it is opened for writing.
+func openOffline(dir string, readOnly bool) (*lsm.DB, error) {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && readOnly:
+		return nil, fmt.Errorf("%s: there is no such directory", dir)
+	case err == nil && !info.IsDir():
+		return nil, fmt.Errorf("%s: not a directory", dir)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	db, err := lsm.Open(dir, lsm.Options{ReadOnly: readOnly})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return db, nil
+}
+
+// offline is a database as a store.
+type offline struct{ db *lsm.DB }
+
+func (o offline) Get(_ context.Context, key, dst []byte) ([]byte, error) {
+	return o.db.GetTo(dst, key)
+}
+
+func (o offline) Apply(_ context.Context, b *lsm.Batch, d lsm.Durability) error {
+	return o.db.Apply(b, d)
+}
+
+func (o offline) Flush(context.Context) error { return o.db.Flush() }
+func (o offline) Close() error                { return o.db.Close() }
+
+func (o offline) Scan(ctx context.Context, lower, upper []byte, limit int,
+	fn func(key, value []byte) error) error {
+	it := o.db.NewIter(lsm.IterOptions{Lower: orNil(lower), Upper: orNil(upper)})
+	n := 0
+	for ok := it.First(); ok && (limit == 0 || n < limit); ok = it.Next() {
+		n++
+		err := fn(it.Key(), it.Value())
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	return errors.Join(it.Err(), it.Close())
+}
+
+func orNil(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+var _ store = (*replication.Client)(nil)
+
+// pairSum is the share of one pair in the checksum of a set of pairs. The checksum is the sum of
+// the shares, so it does not depend on the order: an import and an export of the same pairs print
+// the same one.
+func pairSum(key, value []byte) uint64 {
+	d := xxhash.New()
+	var n [8]byte
+	binary.LittleEndian.PutUint64(n[:], uint64(len(key)))
+	_, _ = d.Write(n[:]) // never fails
+	_, _ = d.Write(key)
+	_, _ = d.Write(value)
+	return d.Sum64()
+}
+
+// bulkReport is what an import or an export has done. Its methods may be called concurrently.
+type bulkReport struct {
+	mu       sync.Mutex
+	pairs    int64 // written
+	bytes    int64 // of their values
+	equal    int64 // left alone because they were there already
+	sum      uint64
+	verified int64
+	notes    []bulkNote // at most notesMax
+	passed   int64      // things left out that need not worry anyone
+	failed   int64      // things left out that make the exit code 1
+}
+
+// bulkNote is one thing that was left out, and why.
+type bulkNote struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+const notesMax = 1000
+
+func (r *bulkReport) wrote(key, value []byte) {
+	sum := pairSum(key, value)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pairs++
+	r.bytes += int64(len(value))
+	r.sum += sum
+}
+
+func (r *bulkReport) found(key, value []byte) {
+	sum := pairSum(key, value)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.equal++
+	r.sum += sum
+}
+
+func (r *bulkReport) verify(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.verified += int64(n)
+}
+
+// leaveOut records something that was not imported or exported.
+func (r *bulkReport) leaveOut(name, reason string, failure bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if failure {
+		r.failed++
+	} else {
+		r.passed++
+	}
+	if len(r.notes) < notesMax {
+		r.notes = append(r.notes, bulkNote{name, reason})
+	}
+}
+
+// print reports to the user: what was left out to stderr, the result to stdout.
+func (r *bulkReport) print(p *program, did string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	const shown = 20
+	for i, n := range r.notes {
+		if i == shown && p.output != outputJSON {
+			break
+		}
+		fmt.Fprintf(p.stderr, "left out: %s: %s\n", n.Name, n.Reason)
+	}
+	if more := r.failed + r.passed - shown; more > 0 && p.output != outputJSON {
+		fmt.Fprintf(p.stderr, "left out: and %d more\n", more)
+	}
+	if p.output == outputJSON {
+		return p.printJSON(struct {
+			Pairs    int64  `json:"pairs"`
+			Bytes    int64  `json:"bytes"`
+			Equal    int64  `json:"already_there"`
+			Verified int64  `json:"verified"`
+			Checksum string `json:"checksum"`
+			Passed   int64  `json:"left_out"`
+			Failed   int64  `json:"failed"`
+		}{r.pairs, r.bytes, r.equal, r.verified, fmt.Sprintf("%016x", r.sum), r.passed, r.failed})
+	}
+	line := fmt.Sprintf("%s %d pairs, %s", did, r.pairs, megabytes(r.bytes))
+	if r.equal > 0 {
+		line += fmt.Sprintf("; %d were there already", r.equal)
+	}
+	if r.verified > 0 {
+		line += fmt.Sprintf("; %d read back and compared", r.verified)
+	}
+	if n := r.failed + r.passed; n > 0 {
+		line += fmt.Sprintf("; %d left out", n)
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s; checksum %016x\n", line, r.sum)
+	return err
+}
+
+// outcome is the error that the exit code is made of.
+func (r *bulkReport) outcome(what string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of the %s could not be taken; see above", r.failed, what)
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+)
+
+// childNode is a node in a process of its own, started from this program's binary.
+type childNode struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser // the child stops when it is closed, so it does not outlive this process
+	ready readyLine
+	done  chan struct{} // closed when the process has ended
+}
+
+// startChildNode starts a node and waits until it serves. What it logs goes nowhere unless the
+// start fails.
+func startChildNode(data, listen string, stderr io.Writer) (*childNode, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &childNode{done: make(chan struct{})}
+	c.cmd = exec.Command(self, "serve", "-o", "json", "--with-stdin", "--data", data,
+		"--listen", listen, "--admin", "127.0.0.1:0", "--log-level", "warn")
+	c.cmd.Env = withoutSettings(os.Environ())
+	log := new(tailBuffer)
+	c.cmd.Stderr = log
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &c.ready)
+	}
+	go func() {
+		_ = c.cmd.Wait() // how it ended is known: it was killed
+		close(c.done)
+	}()
+	if err != nil {
+		c.kill()
+		return nil, errors.Join(fmt.Errorf("the node did not start: %w", err), log.err())
+	}
+	return c, nil
+}
+
+// kill ends the process with SIGKILL and waits for its end.
+func (c *childNode) kill() {
+	_ = c.cmd.Process.Kill() // it may have ended already
+	<-c.done
+	_ = c.stdin.Close()
+}
+
+// withoutSettings removes the user's settings from an environment: they are not for this node.
+func withoutSettings(environment []string) (rest []string) {
+	for _, v := range environment {
+		if !strings.HasPrefix(v, "KVD_") {
+			rest = append(rest, v)
+		}
+	}
+	return rest
+}
+
+// tailBuffer keeps the end of what is written to it.
+type tailBuffer struct {
+	mu   sync.Mutex
+	tail []byte
+}
+
+const tailBytes = 8 << 10
+
+func (b *tailBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tail = append(b.tail, p...)
+	if n := len(b.tail); n > tailBytes {
+		b.tail = append(b.tail[:0], b.tail[n-tailBytes:]...)
+	}
+	return len(p), nil
+}
+
+func (b *tailBuffer) err() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.tail) == 0 {
+		return nil
+	}
+	return errors.New(strings.TrimSpace(string(b.tail)))
+}

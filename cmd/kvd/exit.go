@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"kvd/lsm"
+	"kvd/netquic"
+	"kvd/replication"
+)
+
+// The exit codes. Scripts rely on them.
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2 // the command line, a setting or a size is wrong: nothing was done
+	exitNotFound = 3 // get: the key has no value
+)
+
+// usageError is a mistake in the command line or in a setting.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// notFoundError is a key without a value.
+type notFoundError struct{ key []byte }
+
+func (e *notFoundError) Error() string { return "not found: " + printable(e.key) }
+
+// report prints err, with what to do about it, and returns the exit code.
+func (p *program) report(cmd *cobra.Command, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	name := "kvd"
+	if cmd != nil {
+		name = cmd.CommandPath()
+	}
+	fmt.Fprintf(p.stderr, "%s: %s\n", name, strings.TrimSpace(err.Error()))
+	if h := hint(err, name); h != "" {
+		fmt.Fprintf(p.stderr, "  %s\n", h)
+	}
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	if _, ok := errors.AsType[*notFoundError](err); ok {
+		return exitNotFound
+	}
+	if _, ok := errors.AsType[*usageError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[*lsm.KeySizeError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[*lsm.ValueSizeError](err); ok {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// hint says what to do about an error; empty when the error says it all.
+func hint(err error, command string) string {
+	if _, ok := errors.AsType[*usageError](err); ok {
+		return "see: " + command + " --help"
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return ""
+	case errors.Is(err, replication.ErrInDoubt):
+		return "the write may or may not have happened; repeating it is safe"
+	case errors.Is(err, lsm.ErrLocked):
+		return "another kvd has this directory open: stop it, or go through it without --data"
+	case errors.Is(err, lsm.ErrFormat):
+		return "this directory is not a database of this kvd; give another one with --data"
+	case errors.Is(err, lsm.ErrDiskFull):
+		return "free some space: writes resume by themselves"
+	case errors.Is(err, lsm.ErrReadOnly):
+		return "the node's log says why it stopped taking writes; restart it once that is mended"
+	case errors.Is(err, netquic.ErrRefused):
+		return "is the node running? start one with: kvd"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, netquic.ErrTimeout):
+		return "no answer in time; is --addr right, is the node running? (--timeout waits longer)"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another program has this port: stop it, or choose one with --listen and --admin"
+	case errors.Is(err, fs.ErrPermission):
+		return "this user may not read and write there: change the owner, or choose another place"
+	}
+	if e, ok := errors.AsType[*lsm.CorruptError](err); ok {
+		return "nothing damaged was served; restore " + e.File +
+			" or the directory from a checkpoint"
+	}
+	return ""
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+// progress shows how far a long command is: a bar on a terminal, elsewhere a line every few
+// seconds, always on stderr. add may be called from many goroutines.
+type progress struct {
+	bar   *progressbar.ProgressBar // nil without a terminal
+	items atomic.Int64
+	bytes atomic.Int64
+	quit  chan struct{}
+	ended chan struct{}
+}
+
+const progressInterval = 5 * time.Second
+
+// startProgress begins to show. total is the number of bytes to come, -1 when nobody knows.
+func (p *program) startProgress(doing string, total int64) *progress {
+	g := &progress{quit: make(chan struct{}), ended: make(chan struct{})}
+	if isTerminal(p.stderr) {
+		close(g.ended)
+		g.bar = progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(p.stderr),
+			progressbar.OptionSetDescription(doing),
+			progressbar.OptionShowBytes(true),
+			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionClearOnFinish(),
+		)
+		return g
+	}
+	go g.lines(p.stderr, doing)
+	return g
+}
+
+func (g *progress) add(bytes int) {
+	g.items.Add(1)
+	g.bytes.Add(int64(bytes))
+	if g.bar != nil {
+		_ = g.bar.Add(bytes) // a terminal that goes away must not end the work
+	}
+}
+
+func (g *progress) lines(w io.Writer, doing string) {
+	defer close(g.ended)
+	start := time.Now()
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			n := g.bytes.Load()
+			fmt.Fprintf(w, "%s: %d pairs, %s, %s\n", doing, g.items.Load(), megabytes(n),
+				rate(n, time.Since(start)))
+		case <-g.quit:
+			return
+		}
+	}
+}
+
+// stop ends the display.
+func (g *progress) stop() {
+	if g.bar != nil {
+		_ = g.bar.Finish()
+		return
+	}
+	close(g.quit)
+	<-g.ended
+}

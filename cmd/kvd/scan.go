@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"kvd/replication"
+)
+
+// keyRange is what --prefix, --from and --to select.
+type keyRange struct {
+	prefix, from, to string
+}
+
+func (r *keyRange) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&r.prefix, "prefix", "", "only keys that start so")
+	f.StringVar(&r.from, "from", "", "only keys at or after this one")
+	f.StringVar(&r.to, "to", "", "only keys before this one")
+}
+
+// bounds returns the range as [lower, upper); an empty bound is open.
+func (r *keyRange) bounds() (lower, upper []byte, err error) {
+	if r.prefix == "" {
+		if r.from != "" && r.to != "" && r.from > r.to {
+			return nil, nil, usagef("--from %q is after --to %q", r.from, r.to)
+		}
+		return []byte(r.from), []byte(r.to), nil
+	}
+	if r.from != "" || r.to != "" {
+		return nil, nil, usagef("--prefix excludes --from and --to")
+	}
+	return []byte(r.prefix), prefixEnd([]byte(r.prefix)), nil
+}
+
+// prefixEnd returns the first key after all that start with prefix; empty when there is none.
+func prefixEnd(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for len(end) > 0 {
+		end[len(end)-1]++
+		if end[len(end)-1] != 0 {
+			return end
+		}
+		end = end[:len(end)-1]
+	}
+	return nil
+}
+
+func (p *program) scanCommand() *cobra.Command {
+	var keys keyRange
+	var limit int
+	var keysOnly bool
+	cmd := &cobra.Command{
+		Use:   "scan",
+		Short: "List pairs in the order of their keys",
+		Args:  noArgs,
+	}
+	p.addClientFlags(cmd)
+	keys.addFlags(cmd)
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many (0: all)")
+	cmd.Flags().BoolVar(&keysOnly, "keys-only", false, "leave the values out")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		lower, upper, err := keys.bounds()
+		if err != nil {
+			return err
+		}
+		if limit < 0 {
+			return usagef("limit %d: must not be negative", limit)
+		}
+		return p.withClient(cmd.Context(), func(c *replication.Client) error {
+			return p.scan(cmd.Context(), c, lower, upper, limit, keysOnly)
+		})
+	}
+	return cmd
+}
+
+func (p *program) scan(ctx context.Context, c *replication.Client, lower, upper []byte, limit int,
+	keysOnly bool) error {
+	out := bufio.NewWriterSize(p.stdout, 64<<10)
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	print := func(key, value []byte) error {
+		switch {
+		case p.output == outputJSON && keysOnly:
+			return encoder.Encode(keyJSON(key))
+		case p.output == outputJSON:
+			return encoder.Encode(makePairJSON(key, value))
+		case p.output == outputTable:
+			key, value = []byte(printable(key)), []byte(printable(value))
+		}
+		_, err := out.Write(key)
+		if err == nil && !keysOnly {
+			_ = out.WriteByte('\t') // a failure sticks and is told by the next write
+			_, err = out.Write(value)
+		}
+		return errors.Join(err, out.WriteByte('\n'))
+	}
+	var err error
+	if keysOnly {
+		err = c.ScanKeys(ctx, lower, upper, limit, func(k []byte) error { return print(k, nil) })
+	} else {
+		err = c.Scan(ctx, lower, upper, limit, print)
+	}
+	return errors.Join(err, out.Flush())
+}

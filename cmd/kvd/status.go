@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kvd/lsm"
+	"kvd/netquic"
+	"kvd/replication"
+	"kvd/wal"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a node is doing",
+		Args:  noArgs,
+	}
+	p.addClientFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return p.withClient(cmd.Context(), func(c *replication.Client) error {
+			return p.status(cmd.Context(), c)
+		})
+	}
+	return cmd
+}
+
+// nodeStatus is replication.Status with the transport that this program gives it.
+type nodeStatus struct {
+	replication.Status
+	Transport netquic.Metrics `json:"transport"`
+}
+
+func (p *program) status(ctx context.Context, c *replication.Client) error {
+	raw, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if p.output == outputJSON {
+		return p.printJSON(raw)
+	}
+	var s nodeStatus
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("status of the node: %w", err)
+	}
+	t := p.newTable("NODE", p.client.addr)
+	add := func(name, format string, args ...any) {
+		t.add(nil, name, fmt.Sprintf(format, args...))
+	}
+	uptime := time.Duration(s.UptimeSeconds * float64(time.Second)).Round(time.Second)
+	add("version", "%s", s.Version)
+	add("uptime", "%v", uptime)
+	add("engine", "%s", s.Engine.State)
+	requests := uint64(0)
+	for _, n := range s.Requests {
+		requests += n
+	}
+	add("requests", "%s (get %s, put %s, delete %s, apply %s, scan %s)", grouped(int64(requests)),
+		grouped(int64(s.Requests["get"])), grouped(int64(s.Requests["put"])),
+		grouped(int64(s.Requests["delete"])), grouped(int64(s.Requests["apply"])),
+		grouped(int64(s.Requests["scan"])))
+	add("connections", "%d open, %d calls under way", s.Transport.Connections, s.Transport.InFlight)
+	statusOfEngine(&s.Engine, add)
+	return t.flush()
+}
+
+func statusOfEngine(m *lsm.Metrics, add func(name, format string, args ...any)) {
+	add("memtables", "%s filling, %d waiting for their flush", megabytes(m.MemtableBytes),
+		m.MemtablesFrozen)
+	for level, l := range m.Levels {
+		if l.Tables > 0 {
+			add(fmt.Sprintf("level %d", level), "%d tables, %s, %s entries", l.Tables,
+				megabytes(int64(l.Bytes)), grouped(int64(l.Entries)))
+		}
+	}
+	hits := "never asked"
+	if asked := m.Cache.Hits + m.Cache.Misses; asked > 0 {
+		hits = fmt.Sprintf("%.1f %% hits", 100*float64(m.Cache.Hits)/float64(asked))
+	}
+	add("cache", "%s of %s, %s; %s pinned by open tables", megabytes(m.Cache.UsedBytes),
+		megabytes(m.Cache.BudgetBytes), hits, megabytes(m.Cache.PinnedBytes))
+	add("log", "%s records, %s, %s syncs, typically %s records a sync",
+		grouped(int64(m.Log.Records)), megabytes(int64(m.Log.Bytes)), grouped(int64(m.Log.Syncs)),
+		medianGroup(&m.Log))
+	add("compaction", "%d running, %s to do, %.1f bytes written per byte flushed",
+		m.CompactionsRunning, megabytes(int64(m.CompactionDebtBytes)), m.WriteAmplification())
+	add("stalls", "%d, %s in all; %s of smooth slowing", m.Stalls, short(m.StallTime),
+		short(m.PaceTime))
+	add("damage", "%d tables", m.Corruptions)
+}
+
+// medianGroup returns the range that the median number of records per sync lies in.
+func medianGroup(m *wal.Metrics) string {
+	total := uint64(0)
+	for _, n := range m.Groups {
+		total += n
+	}
+	below := uint64(0)
+	for i, n := range m.Groups {
+		if below += n; total > 0 && 2*below >= total {
+			if i < 2 {
+				return fmt.Sprint(i)
+			}
+			return fmt.Sprintf("%d-%d", uint64(1)<<(i-1), uint64(1)<<i-1)
+		}
+	}
+	return "no"
+}
