@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
+
+	"github.com/bits-and-blooms/bloom/v3"
 )
 
 // The benchmarks' table: 16-byte decimal keys, every second number, and 100-byte values.
@@ -81,6 +84,36 @@ func BenchmarkGetMissing(b *testing.B) {
 		if _, _, _, ok, err := rd.Get(nil, k, Hash(k), SeqMax); ok || err != nil {
 			b.Fatal(ok, err)
 		}
+	}
+}
+
+// BenchmarkFilter: hash and probe of keys that were not added, our way and the container's own.
+func BenchmarkFilter(b *testing.B) {
+	hashes := make([]uint64, benchEntries)
+	own := bloom.NewWithEstimates(benchEntries, 0.01)
+	keys := benchKeys(benchEntries)
+	for i, k := range keys {
+		hashes[i] = Hash(k)
+		own.Add(k)
+	}
+	lines, probes := filterShape(benchEntries, 10)
+	f := buildFilter(make([]uint64, lines*lineWords), probes, hashes)
+	missing := slices.Clone(keys[:4096]) // whose bytes stay in the cache
+	for _, k := range missing {
+		k[15]++
+	}
+	for name, test := range map[string]func(k []byte) bool{
+		"line": func(k []byte) bool { return f.mayContain(Hash(k)) }, "container": own.Test,
+	} {
+		b.Run(name, func(b *testing.B) {
+			n := 0
+			for i := range b.N {
+				if test(missing[i%len(missing)]) {
+					n++
+				}
+			}
+			b.ReportMetric(100*float64(n)/float64(b.N), "%false")
+		})
 	}
 }
 

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // isDamage fails the test when err is an error of another kind.
@@ -91,6 +94,18 @@ func TestWrongTable(t *testing.T) {
 		if !isDamage(t, err) {
 			t.Errorf("opened as %v", id)
 		}
+	}
+}
+
+// A later format is refused by its number even though its footer is sound.
+func TestLaterVersion(t *testing.T) {
+	m := build(t, WriterOptions{}, goldenEntries)
+	p := m.data[len(m.data)-footerBytes:]
+	p[88]++
+	binary.LittleEndian.PutUint64(p[112:], xxhash.Sum64(p[:112]))
+	_, err := NewReader(m, int64(len(m.data)), m.id(), nil)
+	if !isDamage(t, err) || !strings.Contains(err.Error(), "format version 2") {
+		t.Fatal(err)
 	}
 }
 

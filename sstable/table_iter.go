@@ -1,7 +1,5 @@
 package sstable
 
-import "fmt"
-
 // IterOptions say how an iterator uses cache and file.
 type IterOptions struct {
 	// NoFill leaves the cache as it is: what is there is used, but neither marked nor added to. For
@@ -206,12 +204,4 @@ func (it *TableIter) window(i int, backward bool) (from, to int) {
 		from--
 	}
 	return from, to
-}
-
-// String names the iterator's table, for messages of merges over many.
-func (it *TableIter) String() string {
-	if it.r == nil {
-		return "closed iterator"
-	}
-	return fmt.Sprintf("iterator of table %d", it.r.id.Num)
 }
