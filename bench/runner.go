@@ -98,8 +98,7 @@ func newRunner(t Target, s Spec, load Workload, sleep func(time.Duration)) (*run
 	}
 	r := &runner{target: t, spec: s, load: load, space: space, sleep: sleep,
 		values: NewValues(s.ValueBytes, s.Seed)}
-	r.front.taken.Store(s.Keys)
-	r.front.known.Store(s.Keys)
+	r.front.start(s.Keys)
 	r.hashing = s.Workers == 1 && s.Ops > 0 && s.Duration == 0 && s.Warmup == 0 && s.Rate == 0 &&
 		!load.Writer
 	zipf := NewZipf(s.Keys, ZipfTheta)

@@ -138,6 +138,29 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 	})
 }
 
+// No insert chosen in the warm-up is left undone: the frontier would never move again.
+func TestFrontierSurvivesTheWarmup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := loaded(t, 10, nil)
+		f.before = func([]byte) error { time.Sleep(time.Millisecond); return nil }
+		s, load, err := Spec{Workload: "ycsb-d", Keys: 10, Workers: 8, Warmup: time.Second,
+			Duration: time.Second}.resolve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := newRunner(f, s, load, time.Sleep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.phase(t.Context(), s.Warmup, 0)
+		r.phase(t.Context(), s.Duration, 0)
+		if n := len(r.front.under); n != 0 || r.front.known.Load() != r.front.taken {
+			t.Errorf("%d inserts under way after the run, known %d of %d", n,
+				r.front.known.Load(), r.front.taken)
+		}
+	})
+}
+
 func TestErrorsAreCountedNotTimed(t *testing.T) {
 	f := loaded(t, 100, nil)
 	var n atomic.Int64

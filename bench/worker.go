@@ -40,16 +40,15 @@ type outcome struct {
 // closed does quota operations (0: no limit) back to back.
 func (w *worker) closed(quota uint64) {
 	r := w.run
+	end := int64(0)
 	for n := uint64(0); quota == 0 || n < quota; n++ {
-		if r.stopped.Load() || !w.prepare() {
+		// What was prepared is done: an insert that was chosen holds its place in the frontier.
+		if r.stopped.Load() || r.until > 0 && end >= r.until || !w.prepare() {
 			return
 		}
 		begin := r.now()
-		if r.until > 0 && begin >= r.until {
-			return
-		}
 		w.do()
-		end := r.now()
+		end = r.now()
 		w.finish(end, end-begin)
 	}
 }

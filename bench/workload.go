@@ -2,6 +2,7 @@ package bench
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -227,32 +228,47 @@ func (c *chooser) mine(n Number) Number {
 	return c.space.Loaded(i)
 }
 
-// frontierWindow is how many inserts may be under way at once.
-const frontierWindow = 1 << 12
-
 // frontier counts the keys that exist: those below known were all acknowledged, as the
-// acknowledged counter of YCSB does it, so that a reader of the latest key finds it.
+// acknowledged counter of YCSB does it, so that a reader of the latest key finds it. It remembers
+// the inserts under way, never more than there are workers, so a stuck one costs no memory.
 type frontier struct {
-	taken, known atomic.Uint64
-	failed       atomic.Uint64 // inserts that failed: the keys may be missing
+	known  atomic.Uint64
+	failed atomic.Uint64 // inserts that failed: the keys may be missing
 
-	mu   sync.Mutex
-	done [frontierWindow]bool // guarded by mu: of the places from known on
+	mu    sync.Mutex
+	taken uint64   // guarded by mu: the next place
+	under []uint64 // guarded by mu: places of the inserts under way
 }
 
-func (f *frontier) take() uint64 { return f.taken.Add(1) - 1 }
+func (f *frontier) start(keys uint64) {
+	f.taken = keys
+	f.known.Store(keys)
+}
 
-// finish notes the outcome of the insert at place i. A failed one is passed over.
-func (f *frontier) finish(i uint64, ok bool) {
+func (f *frontier) take() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	place := f.taken
+	f.taken++
+	f.under = append(f.under, place)
+	return place
+}
+
+// finish notes the outcome of the insert at a place. A failed one is passed over.
+func (f *frontier) finish(place uint64, ok bool) {
 	if !ok {
 		f.failed.Add(1)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.done[i%frontierWindow] = true
-	k := f.known.Load()
-	for ; f.done[k%frontierWindow]; k++ {
-		f.done[k%frontierWindow] = false
+	last := len(f.under) - 1
+	f.under[slices.Index(f.under, place)] = f.under[last]
+	f.under = f.under[:last]
+	if place == f.known.Load() { // it was the oldest
+		oldest := f.taken
+		for _, p := range f.under {
+			oldest = min(oldest, p)
+		}
+		f.known.Store(oldest)
 	}
-	f.known.Store(k)
 }
