@@ -39,7 +39,8 @@ func Delay(pressure float64, bytes int, drain float64) time.Duration {
 // drainMemory is how much working time the drain estimate looks back over.
 const drainMemory = 20 * time.Second
 
-// startDrainBytes is the drain rate assumed before anything was measured.
+// startDrainBytes is the drain rate assumed before anything was measured, which means a job out of
+// level 0: the first job of all may be one below, which absorbs nothing.
 const startDrainBytes = 64 << 20
 
 // Drain estimates the rate Delay wants from finished jobs: bytes that left level 0 over the time
@@ -64,7 +65,7 @@ func (d *Drain) Observe(j *Job, took time.Duration) {
 // Rate returns the bytes per second that one worker, merging without a pause, takes out of
 // level 0. Multiply by the number of workers.
 func (d *Drain) Rate() float64 {
-	if d.busy < 1e-3 {
+	if d.absorbed == 0 || d.busy < 1e-3 {
 		return startDrainBytes
 	}
 	return d.absorbed / d.busy

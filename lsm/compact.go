@@ -167,7 +167,7 @@ func (db *DB) countJob(job compaction.Job, r *compaction.Result, took time.Durat
 	c.compactedRead.Add(r.Stats.BytesRead)
 	c.compactedWritten.Add(r.Stats.BytesWritten)
 	db.mu.Lock()
-	db.pace.compactedLocked(took, compactionGoroutines())
+	db.pace.drain.Observe(&job, took)
 	db.repaceLocked()
 	db.mu.Unlock()
 }

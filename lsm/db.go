@@ -44,6 +44,7 @@ type DB struct {
 	pace      pacer
 	batches   sync.Pool // of *Batch, for Put and Delete
 	iters     sync.Pool // of *Iter
+	writers   sync.Pool // of *sstable.Writer, for flushes and compactions
 	counters  counters
 	loops     sync.WaitGroup
 

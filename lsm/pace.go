@@ -18,17 +18,12 @@ type pacer struct {
 	waited       atomic.Int64 // nanoseconds, for the metrics
 
 	// Guarded by DB.mu.
-	drained   float64       // bytes flushed, decayed
-	busy      time.Duration // time that compactions took, decayed alike
-	flushRate float64       // bytes per second of the last flush
+	drain     compaction.Drain
+	flushRate float64 // bytes per second of the last flush
 }
 
-const (
-	// paceQuantum is the shortest sleep worth its system call; less is carried forward.
-	paceQuantum = 200 * time.Microsecond
-	// paceWindow is how much compaction time the drain rate is measured over.
-	paceWindow = 10 * time.Second
-)
+// paceQuantum is the shortest sleep worth its system call; less is carried forward.
+const paceQuantum = 200 * time.Microsecond
 
 // wait delays a commit of the given size by its share.
 func (p *pacer) wait(bytes int) {
@@ -57,10 +52,7 @@ func (db *DB) repaceLocked() {
 		return
 	}
 	const sample = 1 << 20
-	drain := math.Inf(1)
-	if p.busy > 0 {
-		drain = p.drained / p.busy.Seconds()
-	}
+	drain := p.drain.Rate() * float64(compactionGoroutines())
 	pressure := compaction.Pressure(&s.version.levels, db.opts.Compaction)
 	d := compaction.Delay(pressure, sample, drain)
 	if p.flushRate > 0 {
@@ -74,17 +66,5 @@ func (db *DB) repaceLocked() {
 
 // flushedLocked notes a flush of so many bytes of pairs.
 func (p *pacer) flushedLocked(bytes uint64, took time.Duration) {
-	p.drained += float64(bytes)
-	if bytes > 0 {
-		p.flushRate = float64(bytes) / max(took.Seconds(), 1e-6)
-	}
-}
-
-// compactedLocked notes that one of so many compaction goroutines was busy.
-func (p *pacer) compactedLocked(took time.Duration, goroutines int) {
-	p.busy += took / time.Duration(goroutines)
-	if p.busy > paceWindow {
-		p.busy /= 2
-		p.drained /= 2
-	}
+	p.flushRate = float64(bytes) / max(took.Seconds(), 1e-6)
 }

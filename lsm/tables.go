@@ -9,33 +9,17 @@ import (
 	"kvd/sstable"
 )
 
-// tableBufferBytes is how much of a table is gathered before it is written: large enough that the
-// system call disappears, small enough that a slice of background work stays short.
-const tableBufferBytes = 256 << 10
-
-// tableFile writes a file from front to back. The first error stays.
+// tableFile writes a file from front to back. sstable.Writer gathers what it writes.
 type tableFile struct {
 	file vfs.File
-	buf  []byte
-	off  int64 // where buf belongs
-	err  error
+	off  int64
 }
 
-// Write implements io.Writer for sstable.Writer.
+// Write implements io.Writer.
 func (f *tableFile) Write(p []byte) (int, error) {
-	f.buf = append(f.buf, p...)
-	if len(f.buf) >= tableBufferBytes {
-		f.flush()
-	}
-	return len(p), f.err
-}
-
-func (f *tableFile) flush() {
-	if f.err == nil && len(f.buf) > 0 {
-		_, f.err = f.file.WriteAt(f.buf, f.off)
-		f.off += int64(len(f.buf))
-	}
-	f.buf = f.buf[:0]
+	n, err := f.file.WriteAt(p, f.off)
+	f.off += int64(n)
+	return n, err
 }
 
 // tableWriter makes one table of the database: file, contents, sync. It is the compaction.Output
@@ -60,7 +44,11 @@ func (db *DB) createTable(level int) (*tableWriter, error) {
 		return nil, err
 	}
 	w.out.file = file
-	w.Writer = sstable.NewWriter(&w.out, sstable.WriterOptions{
+	w.Writer, _ = db.writers.Get().(*sstable.Writer)
+	if w.Writer == nil {
+		w.Writer = new(sstable.Writer)
+	}
+	w.Reset(&w.out, sstable.WriterOptions{
 		Num:              num,
 		UID:              db.newUID(),
 		BlockBytes:       db.opts.BlockBytes,
@@ -74,10 +62,6 @@ func (db *DB) createTable(level int) (*tableWriter, error) {
 // directory is synced, which whoever installs it does once for all new tables.
 func (w *tableWriter) Finish() (sstable.Meta, error) {
 	meta, err := w.Writer.Finish()
-	w.out.flush()
-	if err == nil {
-		err = w.out.err
-	}
 	if err == nil {
 		err = w.out.file.Sync()
 	}
@@ -88,6 +72,8 @@ func (w *tableWriter) Finish() (sstable.Meta, error) {
 		w.remove()
 		return sstable.Meta{}, err
 	}
+	w.db.writers.Put(w.Writer)
+	w.Writer = nil // used by the next table
 	return meta, nil
 }
 
