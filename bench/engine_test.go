@@ -119,6 +119,9 @@ func BenchmarkEngine(b *testing.B) {
 		b.Run(fmt.Sprintf("%s/writers=%d", title, workers), func(b *testing.B) {
 			db := openEngine(b, lsm.Options{})
 			space := max(keys, uint64(b.N))
+			if name == "overwrite" {
+				mustRun(b, db, d, bench.Spec{Workload: "fillrandom", Keys: space})
+			}
 			measured(b, db, d, bench.Spec{Workload: name, Keys: space, Workers: workers})
 			if log := db.Metrics().Log; d == lsm.Sync && log.Syncs > 0 {
 				b.ReportMetric(float64(log.Records)/float64(log.Syncs), "records/sync")
