@@ -30,6 +30,7 @@ type Client struct {
 	counters clientCounters
 	next     atomic.Uint32  // link of the next call
 	wg       sync.WaitGroup // dials and lanes
+	closing  sync.Once
 }
 
 // NewClient makes a client of the server at addr (host:port). It does not connect yet.
@@ -114,10 +115,14 @@ func (c *Client) Connect(ctx context.Context) error {
 
 // Close ends all connections. Calls in flight fail with ErrClosed.
 func (c *Client) Close() error {
-	c.cancel()
-	for _, l := range c.links {
-		l.close()
-	}
-	c.wg.Wait()
-	return errors.Join(c.transport.Close(), c.transport.Conn.Close())
+	var err error
+	c.closing.Do(func() {
+		c.cancel()
+		for _, l := range c.links {
+			l.close()
+		}
+		c.wg.Wait()
+		err = errors.Join(c.transport.Close(), c.transport.Conn.Close())
+	})
+	return err
 }

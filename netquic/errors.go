@@ -55,6 +55,7 @@ var (
 	ErrNoPin = errors.New("netquic: neither Pin nor KnownServers given")
 
 	errDraining = errors.New("netquic: server shutting down")
+	errLaneDead = errors.New("netquic: lane ended")
 	errExpired  = errors.New("netquic: deadline passed before the server started the call")
 )
 

@@ -143,9 +143,13 @@ func (a *admission) closed() {
 // when all goroutines of the server have ended, with nil after either of these.
 func (s *Server) Serve(ctx context.Context, h Handler) error {
 	s.mu.Lock()
-	if s.serving || s.closed {
+	if s.closed {
 		s.mu.Unlock()
-		return ErrClosed
+		return nil
+	}
+	if s.serving {
+		s.mu.Unlock()
+		return errors.New("netquic: Serve called twice")
 	}
 	s.serving = true
 	s.handler = h

@@ -152,6 +152,7 @@ func (l *clientLane) slotLocked() *call {
 // end gives the slot back.
 func (l *clientLane) end(k *call) {
 	k.dst, k.err = nil, nil
+	k.state.Store(callFree)
 	l.out.mu.Lock()
 	l.free = append(l.free, k)
 	l.out.mu.Unlock()
@@ -215,7 +216,7 @@ func (l *clientLane) withdraw(k *call) bool {
 
 func (l *clientLane) write() {
 	defer l.s.c.wg.Done()
-	if err := l.out.run(); err != nil {
+	if err := l.out.run(); err != nil && err != errLaneDead {
 		l.s.close(ReasonDone, "", l.cause(err))
 	}
 }
@@ -294,7 +295,7 @@ func (l *clientLane) fail(cause error, vouched bool) {
 	w.mu.Unlock()
 	for _, k := range *l.slots.Load() {
 		id := k.state.Load()
-		if id == callFree || !k.take(id) {
+		if id == callFree || id == callTaken || !k.take(id) {
 			continue
 		}
 		k.err = cause

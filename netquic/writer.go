@@ -49,7 +49,8 @@ func newGroupWriter(dst io.WriteCloser, calls *atomic.Int64) *groupWriter {
 	return w
 }
 
-// run writes until the writer is closed or fails. It returns nil after a clean close.
+// run writes until the writer is closed or fails. It returns nil after a clean close, errLaneDead
+// when somebody else has ended the lane.
 func (w *groupWriter) run() error {
 	w.mu.Lock()
 	for {
@@ -59,7 +60,7 @@ func (w *groupWriter) run() error {
 		w.gatherLocked()
 		if w.state == writerDead {
 			w.mu.Unlock()
-			return io.ErrClosedPipe
+			return errLaneDead
 		}
 		if len(w.out) == 0 {
 			w.state = writerDead

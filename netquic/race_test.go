@@ -1,0 +1,5 @@
+//go:build race
+
+package netquic
+
+const raceEnabled = true
