@@ -78,11 +78,12 @@ func (p *program) demo(ctx context.Context, source string, writing time.Duration
 		d.startNode, d.load, d.readBack, d.scanAll,
 		func(ctx context.Context) error { return d.killAndRecover(ctx, writing) },
 	} {
-		if err := phase(ctx); err != nil {
-			return err
-		}
+		err := phase(ctx)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return errors.New("interrupted; the node and its files are gone")
+		}
+		if err != nil {
+			return err
 		}
 	}
 	d.say("\nAll of it held, in %s. The node and its files are gone again. Now with your own:\n\n"+

@@ -79,7 +79,11 @@ func (p *program) runExport(ctx context.Context, o exportOptions) (err error) {
 	show.stop()
 	err = errors.Join(err, to.finish(), s.Close())
 	if o.jsonl != "-" {
-		err = errors.Join(err, report.print(p, "exported"))
+		did := "exported"
+		if err != nil {
+			did = "broke off: wrote"
+		}
+		err = errors.Join(err, report.print(p, did))
 	}
 	if err != nil {
 		return err

@@ -75,7 +75,11 @@ func (p *program) runImport(ctx context.Context, o importOptions) error {
 	err = im.run(ctx, source.walk)
 	show.stop()
 	err = errors.Join(err, s.Close())
-	err = errors.Join(err, report.print(p, "imported"))
+	did := "imported"
+	if err != nil {
+		did = "broke off; not made durable: wrote"
+	}
+	err = errors.Join(err, report.print(p, did))
 	if err != nil {
 		return err
 	}

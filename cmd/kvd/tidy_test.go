@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"lsm": {
 		"golang.org/x/sys/unix", "kvd/compaction", "kvd/lsm/vfs", "kvd/sstable", "kvd/wal",
 	},
-	"replication": {"kvd/lsm", "kvd/sstable"},
+	"replication": {"kvd/lsm"},
 	"netquic":     {"github.com/quic-go/quic-go"},
 	"bench":       {"github.com/HdrHistogram/hdrhistogram-go"},
 }
