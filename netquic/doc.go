@@ -1,2 +1,75 @@
-// Package netquic carries calls over QUIC.
+// Package netquic carries calls over QUIC: a request of bytes goes out, an answer of bytes comes
+// back, by a deadline. It knows nothing of what the bytes mean.
+//
+// # What it promises
+//
+// A call of [Client.Call] ends by its deadline whatever the server or the network does, and its
+// outcome is one of three: the answer; an error after which the request certainly had no effect;
+// or an error that matches [ErrInDoubt], when it was sent and nothing is known of it. Only the
+// second kind is ever sent again, by the client itself, within the deadline. An answer that comes
+// late is dropped, never given to another call.
+//
+// A [Server] answers as many calls at once as its limits say and refuses the rest at once.
+// [Server.Shutdown] loses nothing: what runs is finished and its answer delivered, and the client
+// is told that whatever is unanswered was never started.
+//
+// Bad bytes close the connection with a [Reason], counted in [Metrics]. The memory they can take
+// is bounded by what has arrived, not by what a length field says.
+//
+// # How it works
+//
+// A client holds one connection (or a few) and on it one lane (or a few): a bidirectional QUIC
+// stream that lives as long as the connection. Requests and answers are frames on a lane; answers
+// come in any order and find their caller by the request's id. Each end of a lane has a goroutine
+// that reads, with a buffer large enough to take many frames at a time, and one that writes
+// everything queued in one go, while the next group gathers (groupWriter). What an operation costs
+// is system calls and goroutine switches, and groups share them.
+//
+// The server's reading goroutine asks the Handler's TryCall first; answers it gives are queued
+// together at the end of the read batch. Requests it declines go each to a goroutine of a pool.
+//
+// A client's call is a slot in its lane's table (call). The id of a request names the slot and how
+// often it has been used. Neither end allocates per call.
+//
+// # Identity
+//
+// A server is its key: [EnsureIdentity] makes one at the first start. A client knows the key's
+// hash beforehand ([Options].Pin) or remembers it at first contact with a loopback address
+// ([Options].KnownServers). The reset key that is kept beside it lets a restarted server disown
+// connections of its former life at the first packet.
+//
+// # The format
+//
+// All integers are little endian. A frame is
+//
+//	length u32   bytes after this field, at most the frame limit
+//	kind   u8    1 request (client to server), 2 answer (server to client)
+//	id     u64   chosen by the client, repeated in the answer
+//	request: u32 milliseconds the caller still has (0: do not execute), then the request
+//	answer:  u8 status, then
+//	           0 ok: the answer
+//	           1 error of the application: u32 code, then the message
+//	           2 overloaded, 3 draining, 4 expired: nothing; not executed
+//	           5 answer too large: nothing; executed
+//
+// A request "hi" with five seconds left on slot 3, its answer "hi", an application's error 7
+// "oops", and a refusal:
+//
+//	0f000000 01 0300100000000000 88130000 6869
+//	0c000000 02 0300100000000000 00 6869
+//	12000000 02 0300100000000000 01 07000000 6f6f7073
+//	0a000000 02 0300100000000000 02
+//
+// docs/wire.md has the whole protocol.
+//
+// # Measured
+//
+// BenchmarkEcho, 150 bytes, both ends in one process on two cores, in thousand calls a second:
+//
+//	callers       1    16    64   256
+//	TryCall      25   212   359   415
+//	Call         28   195   305   442
+//
+// What lost, in processor time per call with 64 callers, where one lane with waiting groups takes
+// 2.6 us: groups that do not wait 8.6 us, two lanes 4.8 us, two connections 8.0 us.
 package netquic

@@ -3,6 +3,7 @@ package netquic
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -74,11 +75,13 @@ func TestBadIdentity(t *testing.T) {
 		"key readable by others": func(_ *testing.T, dir string) {
 			os.Chmod(filepath.Join(dir, keyFile), 0o640)
 		},
-		"key lost":          func(_ *testing.T, dir string) { os.Remove(filepath.Join(dir, keyFile)) },
+		"key lost": func(_ *testing.T, dir string) {
+			os.Remove(filepath.Join(dir, keyFile))
+		},
 		"key no PEM":        write(keyFile, "hello"),
-		"key garbage":       write(keyFile, "-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n"),
+		"key garbage":       write(keyFile, garbage("PRIVATE KEY")),
 		"cert no PEM":       write(CertFile, ""),
-		"cert garbage":      write(CertFile, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"),
+		"cert garbage":      write(CertFile, garbage("CERTIFICATE")),
 		"secret short":      write(secretFile, "short"),
 		"cert of other key": otherCert,
 	} {
@@ -95,6 +98,11 @@ func TestBadIdentity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// garbage is a PEM block of the right type around nothing.
+func garbage(kind string) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: []byte("hello")}))
 }
 
 func otherCert(t *testing.T, dir string) {
@@ -125,7 +133,7 @@ func TestPinText(t *testing.T) {
 }
 
 func FuzzFindPin(f *testing.F) {
-	f.Add([]byte("# known\n\n127.0.0.1:7400 sha256:"+strings.Repeat("ab", 32)+"\n"), "127.0.0.1:7400")
+	f.Add([]byte("# known\n\n[::1]:7400 sha256:"+strings.Repeat("ab", 32)+"\n"), "[::1]:7400")
 	f.Add([]byte("a sha256:00"), "a")
 	f.Fuzz(func(t *testing.T, text []byte, addr string) {
 		pin, known, err := findPin(text, addr, "file")

@@ -58,8 +58,9 @@ func TestClientReconnects(t *testing.T) {
 					// call that carried it is in doubt, the next one is served.
 					begun := time.Now()
 					_, err := c.Call(t.Context(), []byte("x"), nil)
-					if err != nil && !errors.Is(err, ErrInDoubt) || time.Since(begun) > 2*time.Second {
-						t.Errorf("after %v: %v", time.Since(begun), err)
+					d := time.Since(begun)
+					if err != nil && !errors.Is(err, ErrInDoubt) || d > 2*time.Second {
+						t.Errorf("after %v: %v", d, err)
 					}
 				}
 			}
@@ -127,11 +128,12 @@ func TestDrain(t *testing.T) {
 
 func TestShutdownCutsOff(t *testing.T) {
 	entered := make(chan struct{})
-	s, wait := start(t, "127.0.0.1:0", handler(func(ctx context.Context, _, dst []byte) ([]byte, error) {
+	h := handler(func(ctx context.Context, _, dst []byte) ([]byte, error) {
 		close(entered)
 		<-ctx.Done()
 		return dst, ctx.Err()
-	}), Options{Identity: identity(t)})
+	})
+	s, wait := start(t, "127.0.0.1:0", h, Options{Identity: identity(t)})
 	c := dial(t, s, Options{})
 	got := make(chan error, 1)
 	go func() {
