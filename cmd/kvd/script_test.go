@@ -22,6 +22,10 @@ import (
 // TestMain makes the test binary answer to the name kvd, so that scripts and tests run the real
 // command in processes of its own.
 func TestMain(m *testing.M) {
+	// A race-enabled process otherwise sleeps a second before it exits, and there are hundreds.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"kvd": main})
 }
 
@@ -30,6 +34,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("KVD_KNOWN_NODES", e.WorkDir+"/known_nodes")
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			e.Setenv("TMPDIR", e.WorkDir)
 			e.Setenv("GOROOT", "")
 			return nil
