@@ -127,18 +127,35 @@ func (v *verifier) remember(cs tls.ConnectionState) error {
 	if _, known, err := v.lookup(); err != nil || known {
 		return err
 	}
-	b, err := os.ReadFile(v.file)
+	return Remember(v.file, v.addr, pinOf(cs.PeerCertificates[0]))
+}
+
+// Remember makes p the pin of addr in a known servers file, making the file if there is none. It
+// is for whoever knows the pin better than a first contact would: a server that starts on a
+// loopback address tells the clients of its user, so that setting it up anew needs no one's hand.
+func Remember(file, addr string, p Pin) error {
+	text, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("netquic: %w", err)
 	}
-	if len(b) > 0 && b[len(b)-1] != '\n' {
-		b = append(b, '\n')
+	var kept []byte
+	for line := range bytes.Lines(text) {
+		if fields := bytes.Fields(line); len(fields) > 0 && string(fields[0]) == addr {
+			continue
+		}
+		kept = append(kept, line...)
 	}
-	b = fmt.Appendf(b, "%s %s\n", v.addr, pinOf(cs.PeerCertificates[0]))
-	if err := os.MkdirAll(filepath.Dir(v.file), 0o700); err != nil {
+	if len(kept) > 0 && kept[len(kept)-1] != '\n' {
+		kept = append(kept, '\n')
+	}
+	kept = fmt.Appendf(kept, "%s %s\n", addr, p)
+	if bytes.Equal(kept, text) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fmt.Errorf("netquic: %w", err)
 	}
-	return writeFile(v.file, b, 0o600)
+	return writeFile(file, kept, 0o600)
 }
 
 func (v *verifier) lookup() (Pin, bool, error) {
