@@ -92,7 +92,8 @@ func (db *DB) Metrics() Metrics {
 	c := &db.counters
 	m.FlushedBytes, m.Compactions = c.flushed.Load(), c.compactions.Load()
 	m.CompactionMoves = c.moves.Load()
-	m.CompactedReadBytes, m.CompactedWrittenBytes = c.compactedRead.Load(), c.compactedWritten.Load()
+	m.CompactedReadBytes = c.compactedRead.Load()
+	m.CompactedWrittenBytes = c.compactedWritten.Load()
 	m.Stalls, m.StallTime = uint64(c.stalls.Load()), time.Duration(c.stallNanos.Load())
 	m.PaceTime = time.Duration(db.pace.waited.Load())
 	m.Corruptions = c.corruptions.Load()

@@ -22,14 +22,15 @@ type childNode struct {
 
 // startChildNode starts a node and waits until it serves. What it logs goes nowhere unless the
 // start fails.
-func startChildNode(data, listen string, stderr io.Writer) (*childNode, error) {
+func startChildNode(data, listen, knownNodes string, stderr io.Writer) (*childNode, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	c := &childNode{done: make(chan struct{})}
 	c.cmd = exec.Command(self, "serve", "-o", "json", "--with-stdin", "--data", data,
-		"--listen", listen, "--admin", "127.0.0.1:0", "--log-level", "warn")
+		"--listen", listen, "--admin", "127.0.0.1:0", "--log-level", "warn",
+		"--known-nodes", knownNodes)
 	c.cmd.Env = withoutSettings(os.Environ())
 	log := new(tailBuffer)
 	c.cmd.Stderr = log

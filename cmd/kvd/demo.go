@@ -142,7 +142,8 @@ func (d *demo) clean() error {
 }
 
 func (d *demo) startNode(ctx context.Context) (err error) {
-	d.node, err = startChildNode(filepath.Join(d.temp, "data"), "127.0.0.1:0", d.p.stderr)
+	d.node, err = startChildNode(filepath.Join(d.temp, "data"), "127.0.0.1:0",
+		d.p.client.knownNodes, d.p.stderr)
 	if err != nil {
 		return err
 	}
@@ -326,7 +327,8 @@ func (d *demo) killAndRecover(ctx context.Context, writing time.Duration) error 
 	_ = d.client.Close() // its node is gone
 	d.client = nil
 	start := time.Now()
-	d.node, err = startChildNode(filepath.Join(d.temp, "data"), listen, d.p.stderr)
+	d.node, err = startChildNode(filepath.Join(d.temp, "data"), listen,
+		d.p.client.knownNodes, d.p.stderr)
 	if err != nil {
 		return fmt.Errorf("start after the kill: %w", err)
 	}

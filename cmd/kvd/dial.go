@@ -33,11 +33,18 @@ type clientSettings struct {
 func (p *program) addClientFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&p.client.addr, "addr", defaultListen, "address of the node, host:port")
-	f.StringVar(&p.client.knownNodes, "known-nodes", "",
-		"file that remembers the keys of nodes (default: known_nodes in your kvd config directory)")
+	p.addKnownNodesFlag(cmd)
 	f.StringVar(&p.client.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
 	f.DurationVar(&p.client.timeout, "timeout", 10*time.Second, "how long to wait for one answer")
-	setting(f, "addr", "known-nodes", "pin", "timeout")
+	setting(f, "addr", "pin", "timeout")
+}
+
+// addKnownNodesFlag is for clients, which look a node's key up there, and for nodes, which leave
+// theirs there.
+func (p *program) addKnownNodesFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.client.knownNodes, "known-nodes", "",
+		"file that remembers the keys of nodes (default: known_nodes in your kvd config directory)")
+	setting(cmd.Flags(), "known-nodes")
 }
 
 // dial connects to the node. A node that is not there is told at once.

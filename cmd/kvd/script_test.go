@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -87,6 +88,8 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func startNode(args []string, logName string) (*runningNode, error) {
+	known := filepath.Join(filepath.Dir(logName), "known_nodes")
+	args = slices.Insert(slices.Clone(args), 1, "--known-nodes", known)
 	n := &runningNode{cmd: exec.Command("kvd", args...)}
 	n.cmd.Env = withoutSettings(os.Environ())
 	log, err := os.OpenFile(logName, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

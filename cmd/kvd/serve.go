@@ -63,6 +63,7 @@ was acknowledged as durable.`,
 		"listen beyond this machine although every client is let in")
 	f.BoolVar(&s.withStdin, "with-stdin", false, "stop when stdin ends")
 	_ = f.MarkHidden("with-stdin") // fails only for a flag that does not exist
+	p.addKnownNodesFlag(cmd)
 	setting(f, "data", "listen", "admin", "memtable", "cache", "drain-timeout", "log-level",
 		"insecure-any-client")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -137,6 +138,7 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
+	p.introduce(s.listen, server.Addr().String(), identity.Pin(), log)
 	node := replication.NewNode(db, replication.NodeOptions{
 		Version:   version(),
 		Transport: func() any { return server.Metrics() },
@@ -168,6 +170,21 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	case <-ctx.Done():
 	}
 	return drain(s, h, node, server, served, log)
+}
+
+// introduce tells the clients of this user on this machine the node's key, so that a node set up
+// anew at an address they know is not taken for somebody else. Other machines are told by people.
+func (p *program) introduce(listen, addr string, pin netquic.Pin, log *slog.Logger) {
+	if !isLoopback(listen) {
+		return
+	}
+	file, err := p.client.knownServers()
+	if err == nil {
+		err = netquic.Remember(file, addr, pin)
+	}
+	if err != nil {
+		log.Warn("cannot leave the key of this node for its clients", "error", err)
+	}
 }
 
 // drain ends the service: first the load balancer is told, then new requests are refused, those
