@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 )
 
 // Checkpoint makes dir a database of its own with the contents of this one: everything written
@@ -34,7 +33,7 @@ func (db *DB) checkpoint(dir string, v *version) error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := fsys.MkdirAll(dir); err != nil {
+	if err := makeDir(fsys, dir); err != nil {
 		return err
 	}
 	whole := &edit{databaseID: db.databaseID, nextFile: db.fileNum.Load() + 1, added: v.all()}
@@ -53,8 +52,5 @@ func (db *DB) checkpoint(dir string, v *version) error {
 	m := manifest{fs: fsys, dir: dir}
 	err := m.append(nil, whole, db.newFileNum)
 	m.abandon()
-	if err != nil {
-		return err
-	}
-	return fsys.SyncDir(filepath.Dir(dir))
+	return err
 }

@@ -75,8 +75,8 @@ func (db *DB) await(log *wal.Writer, pos wal.Pos, d Durability) error {
 	case Async:
 		err = log.Write(pos)
 	default:
-		if buffered := log.Buffered(); buffered > behindStallBytes {
-			err = log.Write(pos)
+		if buffered := log.Buffered(); buffered > behindStallBytes || pos == wal.NoPos {
+			err = log.Write(pos) // NoPos: the log has failed and did not take the record
 		} else {
 			db.behind.notice(buffered)
 		}

@@ -135,14 +135,15 @@ func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
 	if err != nil {
 		return err
 	}
-	if !job.Move && len(result.Added) > 0 {
-		if err := db.opts.FS.SyncDir(db.dir); err != nil {
-			return err
-		}
-	}
 	e := &edit{}
 	for i := range result.Added {
 		e.added = append(e.added, leveledTable{job.Target, &result.Added[i]})
+	}
+	if !job.Move && len(result.Added) > 0 {
+		if err := db.opts.FS.SyncDir(db.dir); err != nil {
+			db.removeTables(e.added)
+			return err
+		}
 	}
 	for i, level := range []int{job.Level, job.Target} {
 		for _, m := range job.Inputs[i] {
@@ -187,23 +188,34 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 			opened[t.meta.Num] = t
 		}
 	}
-	had := len(opened)
-	if err := db.openTables(e, opened); err != nil {
-		return err
+	err := db.openTables(e, opened)
+	var next *version
+	if err == nil {
+		next, err = base.with(e, opened)
 	}
-	next, err := base.with(e, opened)
 	if err != nil {
-		return fmt.Errorf("lsm: edit of %d tables: %w", len(opened)-had, err)
+		db.dropOpened(base, opened)
+		db.removeTables(base.lacks(e.added))
+		return fmt.Errorf("lsm: edit of %d tables: %w", len(e.added)+len(e.removed), err)
 	}
 	e.nextFile = db.fileNum.Load()
+	if err := db.manifest.append(e, db.wholeEdit(next, e), db.newFileNum); err != nil {
+		next.unref()
+		db.dropOpened(base, opened)
+		if db.manifest.named {
+			db.unsettled = append(db.unsettled, base.lacks(e.added)...)
+		} else {
+			db.removeTables(base.lacks(e.added))
+		}
+		return db.failManifest(err)
+	}
+	db.removeTables(next.lacks(db.unsettled)) // after a failure an edit restates everything
+	db.unsettled = nil
+	// Not before the edit is durable: the next one may be a compaction's, and restate all this.
 	if e.logSegment != 0 {
 		db.logSegment, db.logStart = e.logSegment, e.logStart
 	}
 	db.lastSeq = max(db.lastSeq, e.lastSeq)
-	if err := db.manifest.append(e, db.wholeEdit(next), db.newFileNum); err != nil {
-		db.dropOpened(e, base, opened)
-		return db.failManifest(err)
-	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if flushed != nil {
@@ -219,9 +231,8 @@ func (db *DB) failManifest(err error) error {
 	return db.fail("write the manifest", err)
 }
 
-// dropOpened closes the tables that e would have added. Their files stay: the edit may have
-// reached the disk.
-func (db *DB) dropOpened(e *edit, base *version, opened map[uint64]*table) {
+// dropOpened closes the tables among opened that base does not list.
+func (db *DB) dropOpened(base *version, opened map[uint64]*table) {
 	for _, level := range base.tables {
 		for _, t := range level {
 			delete(opened, t.meta.Num)
@@ -234,16 +245,30 @@ func (db *DB) dropOpened(e *edit, base *version, opened map[uint64]*table) {
 	}
 }
 
-// wholeEdit states everything that the manifest has to say of v.
-func (db *DB) wholeEdit(v *version) *edit {
-	return &edit{
+// removeTables removes the files of new tables that no edit in force names.
+func (db *DB) removeTables(added []leveledTable) {
+	for _, a := range added {
+		name := tableName(db.dir, a.meta.Num)
+		if err := db.opts.FS.Remove(name); err != nil {
+			db.log.Warn("cannot remove a table", "file", name, "error", err)
+		}
+	}
+}
+
+// wholeEdit states everything that the manifest has to say of v, the version after e.
+func (db *DB) wholeEdit(v *version, e *edit) *edit {
+	whole := &edit{
 		databaseID: db.databaseID,
 		logSegment: db.logSegment,
 		logStart:   db.logStart,
-		lastSeq:    db.lastSeq,
+		lastSeq:    max(db.lastSeq, e.lastSeq),
 		nextFile:   db.fileNum.Load() + 1,
 		added:      v.all(),
 	}
+	if e.logSegment != 0 {
+		whole.logSegment, whole.logStart = e.logSegment, e.logStart
+	}
+	return whole
 }
 
 // Compact merges everything between lo and hi, both inclusive and nil meaning open, down to the

@@ -53,6 +53,10 @@ type DB struct {
 		sync.Mutex
 		mem     *memtable
 		lastSeq sstable.Seq
+
+		// The file of a log that began behind one that failed, until the manifest says that what
+		// was before is not needed. Till then it stays empty: any frame would vouch for that.
+		unproven io.Closer
 	}
 
 	// Held over writing an edit and making its version current, so that versions follow one
@@ -61,12 +65,14 @@ type DB struct {
 	manifest   manifest
 	logSegment uint64 // oldest segment that is needed, and where it starts
 	logStart   wal.Pos
-	lastSeq    sstable.Seq // of all tables
+	lastSeq    sstable.Seq    // of all tables
+	unsettled  []leveledTable // tables of edits that failed and may be in force all the same
 
 	mu         sync.Mutex
 	work       sync.Cond // something of the below has changed
 	frozen     []*memtable
-	dead       []*readState
+	older      map[*readState]struct{} // not current, not freed
+	dead       []*readState            // of them those to free
 	cleaning   bool
 	snapshots  []*Snapshot // oldest first
 	picker     *compaction.Picker
@@ -154,12 +160,14 @@ func (db *DB) Close() error {
 		errs = append(errs, broken.err) // what was not synced by then may be lost
 	}
 	db.failure.Store(&failure{err: ErrClosed})
-	last := db.commit.lastSeq
+	last, unproven := db.commit.lastSeq, db.commit.unproven
 	db.commit.Unlock()
 
 	db.published.wait(last)
 	db.behind.stop()
-	if w := db.wal.Load(); w != nil {
+	if unproven != nil {
+		errs = append(errs, unproven.Close()) // without the END frame of an orderly close
+	} else if w := db.wal.Load(); w != nil {
 		if err := w.Close(); err != nil && broken == nil {
 			errs = append(errs, fmt.Errorf("lsm: close the log: %w", err))
 		}
@@ -167,7 +175,9 @@ func (db *DB) Close() error {
 	db.awaitIdle()
 	errs = append(errs, db.segments.close())
 	errs = append(errs, db.closeFiles()...)
-	errs = append(errs, db.lock.Close())
+	if db.lock != nil { // there is none on a medium that cannot be written
+		errs = append(errs, db.lock.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -192,17 +202,33 @@ func (db *DB) closeFiles() (errs []error) {
 	last := db.state.Swap(nil)
 	db.rcu.synchronize()
 	db.mu.Lock()
-	db.free(db.dead)
+	dead := db.dead
 	db.dead = nil
 	db.mu.Unlock()
-	for _, tables := range last.version.tables {
-		for _, t := range tables {
-			errs = append(errs, t.close())
+	db.free(dead)
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	iterators, closed := last.refs.Add(-1), make(map[*table]bool)
+	db.older[last] = struct{}{}
+	for s := range db.older {
+		if s != last {
+			iterators += s.refs.Load()
+		}
+		for _, tables := range s.version.tables {
+			for _, t := range tables {
+				if !closed[t] {
+					closed[t] = true
+					errs = append(errs, t.close())
+				}
+			}
 		}
 	}
-	if open := last.refs.Add(-1); open > 0 {
-		// Their memtables stay mapped: a leak is better than a fault.
-		return append(errs, fmt.Errorf("lsm: closed with %d iterators open", open))
+	if open := len(db.snapshots); iterators > 0 || open > 0 {
+		errs = append(errs, fmt.Errorf("lsm: closed with %d iterators and %d snapshots open",
+			iterators, open))
+	}
+	if iterators > 0 {
+		return errs // their memtables stay mapped: a leak is better than a fault
 	}
 	for _, m := range append(last.frozen, last.mem) {
 		if m.refs.Add(-1) == 0 {

@@ -78,14 +78,15 @@ func parseName(base string) (kind fileKind, num uint64) {
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-// writeCurrent makes the manifest the one in force, atomically and durably.
-func writeCurrent(fs vfs.FS, dir string, manifest uint64) error {
+// writeCurrent makes the manifest the one in force, atomically and durably. After an error tried
+// tells whether it may be in force.
+func writeCurrent(fs vfs.FS, dir string, manifest uint64) (tried bool, err error) {
 	line := fmt.Sprintf("%s %s", formatName, filepath.Base(manifestName(dir, manifest)))
 	line = fmt.Sprintf("%s %08x\n", line, crc32.Checksum([]byte(line), crcTable))
 	temp := filepath.Join(dir, currentName+tempSuffix)
 	f, err := fs.Create(temp)
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = f.WriteAt([]byte(line), 0)
 	if err == nil {
@@ -94,13 +95,14 @@ func writeCurrent(fs vfs.FS, dir string, manifest uint64) error {
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	if err == nil {
-		err = fs.Rename(temp, filepath.Join(dir, currentName))
+	if err != nil {
+		return false, err
 	}
+	err = fs.Rename(temp, filepath.Join(dir, currentName))
 	if err == nil {
 		err = fs.SyncDir(dir)
 	}
-	return err
+	return true, err
 }
 
 // readCurrent returns the number of the manifest in force.

@@ -137,7 +137,11 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &meta, db.opts.FS.SyncDir(db.dir)
+	if err := db.opts.FS.SyncDir(db.dir); err != nil {
+		w.remove()
+		return nil, err
+	}
+	return &meta, nil
 }
 
 // copyNewest adds what it is on and everything after: of each user key the newest version, and the
@@ -213,6 +217,9 @@ func (db *DB) heal() error {
 			return err
 		}
 	}
+	db.commit.Lock()
+	db.commit.unproven = nil
+	db.commit.Unlock()
 	old := db.failure.Load()
 	if old != nil && old.full && db.failure.CompareAndSwap(old, nil) {
 		db.log.Info("the disk has room again, writes go on")
@@ -238,6 +245,7 @@ func (db *DB) replaceLog() error {
 	}
 	_ = log.Close() // it has failed: closing only closes its files
 	mem.segment, mem.start = next.num, log.End()
+	db.commit.unproven = next.file
 	db.wal.Store(wal.NewWriter(next.file, next.header, mem.start))
 	db.freeze(mem)
 	return nil

@@ -21,6 +21,7 @@ type manifest struct {
 	w     *wal.Writer // nil when the last append failed
 	bytes int64       // appended so far
 	limit int64       // size at which a new manifest is started
+	named bool        // the last edit failed, but may be in force
 }
 
 // manifestBytesMin is the size below which a manifest is never rewritten.
@@ -35,6 +36,7 @@ func (m *manifest) append(e, all *edit, draw func() uint64) error {
 	}
 	data := e.encode(nil)
 	m.bytes += int64(len(data))
+	m.named = true
 	if err := m.w.Sync(m.w.Append(data)); err != nil {
 		m.abandon()
 		return err
@@ -53,6 +55,7 @@ func (m *manifest) abandon() {
 func (m *manifest) restart(all *edit, num uint64) error {
 	old := m.num
 	m.abandon()
+	m.named = false
 	name := manifestName(m.dir, num)
 	w, err := createManifest(m.fs, name, num)
 	if err != nil {
@@ -63,11 +66,13 @@ func (m *manifest) restart(all *edit, num uint64) error {
 		err = m.fs.SyncDir(m.dir)
 	}
 	if err == nil {
-		err = writeCurrent(m.fs, m.dir, num)
+		m.named, err = writeCurrent(m.fs, m.dir, num)
 	}
 	if err != nil {
-		// The rename to CURRENT may have happened: the new file must stay.
 		_ = w.Close()
+		if !m.named { // else the rename to CURRENT may have happened: the new file must stay
+			_ = m.fs.Remove(name)
+		}
 		return err
 	}
 	m.num, m.w = num, w
@@ -86,6 +91,7 @@ func createManifest(fsys vfs.FS, name string, num uint64) (*wal.Writer, error) {
 	h := wal.Header{Segment: num, Nonce: randomUint64()}
 	if err := wal.WriteHeader(f, h); err != nil {
 		_ = f.Close()
+		_ = fsys.Remove(name)
 		return nil, err
 	}
 	return wal.NewWriter(f, h, 0), nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kvd/compaction"
+	"kvd/lsm/vfs"
 	"kvd/sstable"
 	"kvd/wal"
 )
@@ -24,6 +25,7 @@ func Open(dir string, o Options) (*DB, error) {
 		log:    o.Logger,
 		picker: compaction.NewPicker(o.Compaction),
 		busy:   make(map[uint64]bool),
+		older:  make(map[*readState]struct{}),
 		done:   make(chan struct{}),
 	}
 	if o.CacheBytes > 0 {
@@ -51,10 +53,7 @@ func Open(dir string, o Options) (*DB, error) {
 func (db *DB) acquireDir() error {
 	fsys := db.opts.FS
 	if !db.opts.ReadOnly {
-		if err := fsys.MkdirAll(db.dir); err != nil {
-			return fmt.Errorf("lsm: make the data directory: %w", err)
-		}
-		if err := fsys.SyncDir(filepath.Dir(db.dir)); err != nil {
+		if err := makeDir(fsys, db.dir); err != nil {
 			return fmt.Errorf("lsm: make the data directory: %w", err)
 		}
 	}
@@ -63,6 +62,27 @@ func (db *DB) acquireDir() error {
 		return fmt.Errorf("lsm: lock %s: %w", db.dir, err)
 	}
 	db.lock = lock
+	return nil
+}
+
+// makeDir makes a directory and the parents it lacks, durably.
+func makeDir(fsys vfs.FS, dir string) error {
+	lacks := []string{dir}
+	for {
+		parent := filepath.Dir(lacks[len(lacks)-1])
+		if _, err := fsys.List(parent); !errors.Is(err, fs.ErrNotExist) {
+			break // there, or for MkdirAll to say what is wrong
+		}
+		lacks = append(lacks, parent)
+	}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
+	}
+	for _, made := range lacks {
+		if err := fsys.SyncDir(filepath.Dir(made)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -132,7 +152,7 @@ func (db *DB) create() error {
 	db.databaseID = randomUint64()
 	v := &version{}
 	db.setVersion(v)
-	return db.manifest.append(nil, db.wholeEdit(v), db.newFileNum)
+	return db.manifest.append(nil, db.wholeEdit(v, &edit{}), db.newFileNum)
 }
 
 // load reads the manifest in force and opens all tables.
@@ -183,7 +203,7 @@ func (db *DB) openVersion(all *edit, manifest string) error {
 		}
 	}
 	if err != nil {
-		db.dropOpened(all, &version{}, opened)
+		db.dropOpened(&version{}, opened)
 		return err
 	}
 	db.setVersion(v)

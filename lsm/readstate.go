@@ -78,9 +78,11 @@ func (db *DB) setStateLocked(mem *memtable, frozen []*memtable, v *version) {
 	for _, m := range frozen {
 		m.refs.Add(1)
 	}
-	old := db.state.Swap(next)
-	if old != nil && old.refs.Add(-1) == 0 {
-		db.dead = append(db.dead, old)
+	if old := db.state.Swap(next); old != nil {
+		db.older[old] = struct{}{}
+		if old.refs.Add(-1) == 0 {
+			db.dead = append(db.dead, old)
+		}
 	}
 	db.work.Broadcast()
 }
@@ -108,9 +110,19 @@ func (db *DB) cleanLoop() {
 	}
 }
 
-// free lets go of states whose last reference is gone. It is called by one goroutine at a time.
+// free lets go of states whose last reference is gone. It is called by one goroutine at a time,
+// without mu.
 func (db *DB) free(dead []*readState) {
 	db.rcu.synchronize()
+	defer func() {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		for _, s := range dead {
+			if s.freed {
+				delete(db.older, s)
+			}
+		}
+	}()
 	for _, s := range dead {
 		// An iterator may have taken a new reference before the grace period ended; its release
 		// brings the state here again.

@@ -89,6 +89,8 @@ func (s *segments) makeLocked() (*segment, error) {
 	}
 	if err != nil {
 		_ = f.Close() // the first error is the one to tell
+		_ = s.fs.Remove(temp)
+		_ = s.fs.Remove(name) // it has one of the two names
 		return nil, err
 	}
 	return &segment{num: num, file: f, header: h}, nil

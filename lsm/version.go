@@ -138,6 +138,29 @@ func (v *version) get(dst, user []byte, hash uint64, at sstable.Seq) (
 	return dst, 0, false, nil
 }
 
+// lacks returns those of added that the version does not list on any level.
+func (v *version) lacks(added []leveledTable) []leveledTable {
+	return slices.DeleteFunc(slices.Clone(added), func(a leveledTable) bool {
+		for _, tables := range v.tables {
+			if slices.ContainsFunc(tables, func(t *table) bool {
+				return t.meta.Num == a.meta.Num
+			}) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// unref gives up a version that never became current.
+func (v *version) unref() {
+	for _, tables := range v.tables {
+		for _, t := range tables {
+			t.refs.Add(-1)
+		}
+	}
+}
+
 // all returns the edit that lists every table.
 func (v *version) all() []leveledTable {
 	var added []leveledTable
