@@ -201,6 +201,10 @@ func (db *DB) Flush() error {
 // worst above what was acknowledged, or the tables.
 func (db *DB) heal() error {
 	db.commit.Lock()
+	if f := db.failure.Load(); !f.full {
+		db.commit.Unlock()
+		return f.err // closed, or failed for good: the log is not ours any more
+	}
 	if err := db.replaceLog(); err != nil {
 		db.commit.Unlock()
 		return err
