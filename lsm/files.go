@@ -70,8 +70,8 @@ func parseName(base string) (kind fileKind, num uint64) {
 		kind, digits = fileLog, strings.TrimSuffix(base, logSuffix)
 	}
 	num, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || len(digits) < 6 {
-		return fileOther, 0
+	if err != nil || digits != fmt.Sprintf("%06d", num) {
+		return fileOther, 0 // one file, one name
 	}
 	return kind, num
 }

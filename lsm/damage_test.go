@@ -1,0 +1,343 @@
+package lsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"kvd/lsm/vfs"
+)
+
+// damaged is a small database of every kind of file, closed, and what it holds.
+type damaged struct {
+	t     *testing.T
+	disk  *vfs.Mem
+	files map[string][]byte // path -> content
+	want  map[string]string
+	logs  []map[string]string // contents after each write that only the log has
+}
+
+const damageDir = "data"
+
+func newDamaged(t *testing.T) *damaged {
+	d := &damaged{t: t, disk: vfs.NewMem(), want: map[string]string{}}
+	db := mustOpen(t, damageDir, tinyOptions(d.disk))
+	put := func(key, value string, durability Durability) {
+		t.Helper()
+		if err := db.Put([]byte(key), []byte(value), durability); err != nil {
+			t.Fatal(err)
+		}
+		d.want[key] = value
+	}
+	for round := range 2 {
+		for i := range 40 {
+			put(fmt.Sprintf("key%03d", i*(round+1)), fmt.Sprintf("value %d %d", round, i), Async)
+		}
+		if err := db.Delete([]byte("key001"), Async); err != nil {
+			t.Fatal(err)
+		}
+		delete(d.want, "key001")
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Compact(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	put("key003", "in a table over the deepest", Async)
+	if err := db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	d.logs = append(d.logs, maps.Clone(d.want))
+	for i := range 6 {
+		put(fmt.Sprintf("key%03d", i*9), fmt.Sprintf("in the log %d", i), Durability(i%2))
+		d.logs = append(d.logs, maps.Clone(d.want))
+	}
+	mustClose(t, db)
+	d.shrink()
+	return d
+}
+
+// shrink cuts the zeros that logs and manifests are extended by, and notes the files.
+func (d *damaged) shrink() {
+	d.files = map[string][]byte{}
+	names, err := d.disk.List(damageDir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, base := range names {
+		name := filepath.Join(damageDir, base)
+		data, err := d.disk.ReadFile(name)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if kind, _ := parseName(base); kind == fileLog || kind == fileManifest {
+			const page = 512
+			used := (len(bytes.TrimRight(data, "\x00")) + page) / page * page
+			data = data[:min(used, len(data))]
+			if err := d.disk.WriteFile(name, data); err != nil {
+				d.t.Fatal(err)
+			}
+		}
+		d.files[name] = data
+	}
+}
+
+func (d *damaged) names() []string { return slices.Sorted(maps.Keys(d.files)) }
+
+// typed demands that an error is one that speaks of damage, of a file that there is or was.
+func (d *damaged) typed(what string, err error) {
+	d.t.Helper()
+	corrupt, ok := errors.AsType[*CorruptError](err)
+	if errors.Is(err, ErrFormat) {
+		return
+	}
+	if !ok {
+		d.t.Fatalf("%s: %v", what, err)
+	}
+	if _, ok := d.files[corrupt.File]; !ok || corrupt.Reason == "" || corrupt.Offset < -1 {
+		d.t.Fatalf("%s: %+v", what, corrupt)
+	}
+}
+
+// read opens the database, reads everything and demands the right values or a typed error. Where
+// the end of the log is gone, any prefix of the writes in it is right.
+func (d *damaged) read(what string, fsys vfs.FS, readOnly, logCut bool) (refused error) {
+	o := tinyOptions(fsys)
+	o.ReadOnly = readOnly
+	db, err := Open(damageDir, o)
+	if err != nil {
+		d.typed(what, err)
+		return err
+	}
+	got, failed := map[string]string{}, false
+	it := db.NewIter(IterOptions{})
+	for key, value := range it.All() {
+		got[string(key)] = string(value)
+	}
+	if it.Err() != nil {
+		d.typed(what+": scan", it.Err())
+		failed = true
+	}
+	want := d.want
+	if logCut {
+		i := slices.IndexFunc(d.logs, func(w map[string]string) bool { return maps.Equal(w, got) })
+		if i >= 0 {
+			want = d.logs[i]
+		}
+	}
+	if !failed && !maps.Equal(got, want) {
+		d.t.Fatalf("%s: scan is silently wrong:%s", what, difference(got, want))
+	}
+	for key, value := range got {
+		if want[key] != value {
+			d.t.Fatalf("%s: scan says that %s is %q, not %q", what, key, value, want[key])
+		}
+	}
+	_ = it.Close()
+	d.backward(what, db, want)
+	for i := range 90 {
+		key := fmt.Sprintf("key%03d", i)
+		value, err := db.Get([]byte(key))
+		right, ok := want[key]
+		switch {
+		case ok && err == nil && string(value) == right:
+		case !ok && errors.Is(err, ErrNotFound):
+		case err == nil || errors.Is(err, ErrNotFound):
+			d.t.Fatalf("%s: Get(%s) = %q, %v, want %q", what, key, value, err, right)
+		default:
+			d.typed(what+": Get", err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		d.t.Fatalf("%s: Close: %v", what, err)
+	}
+	return nil
+}
+
+func (d *damaged) backward(what string, db *DB, want map[string]string) {
+	it := db.NewIter(IterOptions{})
+	n := 0
+	for ok := it.Last(); ok; ok = it.Prev() {
+		if n++; want[string(it.Key())] != string(it.Value()) {
+			d.t.Fatalf("%s: backward: %s is %q", what, it.Key(), it.Value())
+		}
+	}
+	if it.Err() != nil {
+		d.typed(what+": backward", it.Err())
+	} else if n != len(want) {
+		d.t.Fatalf("%s: backward: %d keys of %d", what, n, len(want))
+	}
+	_ = it.Close()
+}
+
+// TestEveryByteFlipped flips each byte of each file, one at a time. The database is opened read
+// only, so nothing heals what the next case needs.
+func TestEveryByteFlipped(t *testing.T) {
+	d := newDamaged(t)
+	if d.read("undamaged", d.disk, true, false) != nil {
+		t.Fatal("does not open undamaged")
+	}
+	step := 1 + 20000/(defaultModelSeeds*10) // 2, and 11 under the race detector
+	flips, refused := 0, map[string]int{}
+	for _, name := range d.names() {
+		data := d.files[name]
+		written := len(bytes.TrimRight(data, "\x00"))
+		for off := 0; off < len(data); off++ {
+			zero := data[off] == 0 && (off > written || bytes.Trim(
+				data[max(off-32, 0):min(off+32, len(data))], "\x00") == nil)
+			if off%step != 0 && len(data) > 1000 || zero && off%61 != 0 {
+				continue // of what was never written, a sample
+			}
+			flip(t, d.disk, name, off)
+			what := fmt.Sprintf("%s, byte %d flipped", name, off)
+			err := d.read(what, d.disk, true, false)
+			if flips++; err != nil {
+				refused[filepath.Base(name)]++
+			}
+			flip(t, d.disk, name, off)
+		}
+	}
+	d.unchanged("all flips", d.disk)
+	t.Logf("%d flips; Open refuses: %v", flips, refused)
+	for _, name := range d.names() {
+		if kind, _ := parseName(filepath.Base(name)); kind == fileManifest && refused[filepath.Base(name)] == 0 {
+			t.Errorf("no flip of %s is noticed", name)
+		}
+	}
+}
+
+func flip(t *testing.T, disk *vfs.Mem, name string, off int) {
+	if err := disk.FlipByte(name, int64(off), 1<<(off%8)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unchanged demands that the files on disk are those of d, byte by byte.
+func (d *damaged) unchanged(what string, disk *vfs.Mem) {
+	d.t.Helper()
+	names, err := disk.List(damageDir)
+	if err != nil || len(names) != len(d.files) {
+		d.t.Fatalf("%s: %v became %v, %v", what, d.names(), names, err)
+	}
+	for _, name := range d.names() {
+		if now, err := disk.ReadFile(name); err != nil || !bytes.Equal(now, d.files[name]) {
+			d.t.Fatalf("%s: %s has changed, %v", what, name, err)
+		}
+	}
+}
+
+// variant is a copy of the files that a test damages before it writes them to a disk of their own.
+func (d *damaged) variant(what string, logCut bool, damage func(files map[string][]byte)) {
+	files := maps.Clone(d.files)
+	damage(files)
+	disk := vfs.NewMem()
+	if err := disk.MkdirAll(damageDir); err != nil {
+		d.t.Fatal(err)
+	}
+	for name, data := range files {
+		if err := disk.WriteFile(name, data); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	err := d.read(what, disk, false, logCut)
+	if n := disk.OpenFiles(); n != 0 {
+		d.t.Fatalf("%s: %d files left open", what, n)
+	}
+	if err == nil {
+		return
+	}
+	before := &damaged{t: d.t, files: files}
+	lock := filepath.Join(damageDir, lockName)
+	if _, ok := files[lock]; !ok { // a refused Open may make it
+		_ = disk.Remove(lock)
+	}
+	before.unchanged(what+", Open refused", disk)
+}
+
+// TestFilesCutMissingSwapped damages files as a whole.
+func TestFilesCutMissingSwapped(t *testing.T) {
+	d := newDamaged(t)
+	isLog := func(name string) bool { return strings.HasSuffix(name, logSuffix) }
+	for _, name := range d.names() {
+		for size := 0; size < len(d.files[name]); size += 512 {
+			what := fmt.Sprintf("%s cut to %d bytes", name, size)
+			// A log that ends early is what a crash leaves: only what is in it may tell.
+			d.variant(what, isLog(name), func(files map[string][]byte) {
+				files[name] = files[name][:size]
+			})
+		}
+		d.variant(name+" missing", false, func(files map[string][]byte) { delete(files, name) })
+		d.variant(name+" empty", false, func(files map[string][]byte) { files[name] = nil })
+		d.variant(name+" zeros", false, func(files map[string][]byte) {
+			files[name] = make([]byte, len(files[name]))
+		})
+		d.variant(name+" longer", false, func(files map[string][]byte) {
+			files[name] = append(slices.Clone(files[name]), 1)
+		})
+		for _, other := range d.names() {
+			if other > name {
+				d.variant(name+" and "+other+" swapped", false, func(files map[string][]byte) {
+					files[name], files[other] = files[other], files[name]
+				})
+			}
+		}
+	}
+}
+
+func TestForeignDirectories(t *testing.T) {
+	for _, c := range []struct {
+		name, base, content string
+		want                func(error) bool
+	}{
+		{"another format", currentName, "rocks-9 MANIFEST-000001 f37d3bb2\n", isCorrupt},
+		{"no text", currentName, "\x00\x01\x02", isCorrupt},
+		{"a log without CURRENT", "000007.wal", "x", isCorrupt},
+		{"a table without CURRENT", "000007.sst", "x", isCorrupt},
+		{"a directory of something else", "notes.txt", "x", func(err error) bool { return err == nil }},
+		{"numbers of another width", "0000007.sst", "x", func(err error) bool { return err == nil }},
+	} {
+		disk := vfs.NewMem()
+		if err := disk.MkdirAll("d"); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join("d", c.base)
+		if err := disk.WriteFile(name, []byte(c.content)); err != nil {
+			t.Fatal(err)
+		}
+		db, err := Open("d", tinyOptions(disk))
+		if !c.want(err) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err == nil {
+			mustClose(t, db)
+		}
+		if data, err := disk.ReadFile(name); err != nil || string(data) != c.content {
+			t.Errorf("%s: the file has become %q, %v", c.name, data, err)
+		}
+	}
+	line := currentLine("rocks-9", "MANIFEST-000001")
+	disk := vfs.NewMem()
+	if err := errors.Join(disk.MkdirAll("d"), disk.WriteFile("d/CURRENT", []byte(line))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open("d", tinyOptions(disk)); !errors.Is(err, ErrFormat) {
+		t.Errorf("another format: %v", err)
+	}
+	o := tinyOptions(vfs.NewMem())
+	o.ReadOnly = true
+	if _, err := Open("d", o); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read only without a database: %v", err)
+	}
+}
+
+func isCorrupt(err error) bool {
+	_, ok := errors.AsType[*CorruptError](err)
+	return ok
+}
