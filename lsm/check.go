@@ -15,10 +15,11 @@ import (
 //
 // It reads every table and is meant for tests and for operators who want to know.
 func (db *DB) Check() error {
-	s := db.acquireState()
-	if s == nil {
-		return ErrClosed
+	if err := db.hold(); err != nil {
+		return err
 	}
+	defer db.drop()
+	s := db.acquireState()
 	defer db.releaseState(s)
 	if err := s.version.levels.Check(); err != nil {
 		return err

@@ -14,10 +14,11 @@ func (db *DB) Checkpoint(dir string) error {
 	if err := db.Flush(); err != nil {
 		return err
 	}
-	s := db.acquireState()
-	if s == nil {
-		return ErrClosed
+	if err := db.hold(); err != nil {
+		return err
 	}
+	defer db.drop()
+	s := db.acquireState()
 	defer db.releaseState(s)
 	err := db.checkpoint(dir, s.version)
 	if err != nil {

@@ -282,8 +282,8 @@ func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
 	defer stop()
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.manual++
-	defer func() { db.manual--; db.work.Broadcast() }()
+	db.held++
+	defer func() { db.held--; db.work.Broadcast() }()
 	if db.closing {
 		return ErrClosed
 	}

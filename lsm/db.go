@@ -78,7 +78,7 @@ type DB struct {
 	picker     *compaction.Picker
 	busy       map[uint64]bool // tables in a compaction
 	jobs       int             // compactions running
-	manual     int             // calls of Compact running
+	held       int             // calls running that Close waits for
 	retryAfter time.Time       // no background work before; set after an error
 	closing    bool
 	stopped    bool // closing, and no loop makes new garbage
@@ -184,13 +184,32 @@ func (db *DB) Close() error {
 // awaitIdle ends the background loops: first those that change the tree, then the cleaner.
 func (db *DB) awaitIdle() {
 	db.mu.Lock()
-	for db.jobs > 0 || db.manual > 0 {
+	for db.jobs > 0 || db.held > 0 {
 		db.work.Wait()
 	}
 	db.stopped = true
 	db.work.Broadcast()
 	db.mu.Unlock()
 	db.loops.Wait()
+}
+
+// hold makes Close wait until drop, for a call that uses a state for long; nothing is held once
+// Close has begun.
+func (db *DB) hold() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closing {
+		return ErrClosed
+	}
+	db.held++
+	return nil
+}
+
+func (db *DB) drop() {
+	db.mu.Lock()
+	db.held--
+	db.work.Broadcast()
+	db.mu.Unlock()
 }
 
 // closeFiles closes the tables and the manifest and frees the memtables.

@@ -61,10 +61,11 @@ func (db *DB) Metrics() Metrics {
 	if f := db.failure.Load(); f != nil {
 		m.State = f.err.Error()
 	}
-	s := db.acquireState()
-	if s == nil {
+	if db.hold() != nil {
 		return m
 	}
+	defer db.drop()
+	s := db.acquireState()
 	defer db.releaseState(s)
 	sizes := s.version.levels.Sizes()
 	for level, tables := range s.version.levels {
