@@ -129,10 +129,11 @@ func TestBatchesAreAtomicForReaders(t *testing.T) {
 			}
 		})
 		last := map[string]uint64{}
-		loop(func() { // each key by itself never goes back
+		loop(func() { // no key goes back, and none is behind one of its group read before
 			for g := range groups {
+				least := acked[g].Load()
 				for i := range keys {
-					k, least := key(g, i), acked[g].Load()
+					k := key(g, i)
 					value, err := db.Get(k)
 					if err != nil {
 						if !errors.Is(err, ErrNotFound) || least > 0 {
@@ -144,7 +145,7 @@ func TestBatchesAreAtomicForReaders(t *testing.T) {
 					if n < last[string(k)] || n < least {
 						t.Errorf("%s went from %d to %d", k, max(last[string(k)], least), n)
 					}
-					last[string(k)] = n
+					last[string(k)], least = n, n
 				}
 			}
 		})
@@ -457,7 +458,8 @@ func TestReadOnly(t *testing.T) {
 	o := tinyOptions(mem)
 	db := mustOpen(t, "data", o)
 	for i := range 300 { // some of it in tables, some in the log
-		if err := db.Put(fmt.Appendf(nil, "key%03d", i%200), fmt.Appendf(nil, "%d", i), Async); err != nil {
+		key := fmt.Appendf(nil, "key%03d", i%200)
+		if err := db.Put(key, fmt.Appendf(nil, "%d", i), Async); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -657,6 +659,50 @@ func TestSkiplistModel(t *testing.T) {
 		fillSkiplist(&l, model, seed, 1+int(seed%4))
 		slices.SortFunc(model, sstable.Compare)
 		compareSkiplist(t, seed, &l, model, users, r)
+	}
+}
+
+// TestSkiplistContention inserts neighbours from several goroutines: all want the same gap.
+func TestSkiplistContention(t *testing.T) {
+	const goroutines, each, words = 4, 30_000, nodeHeader + heightMax + 1
+	arena, err := newArena(8 * (firstOffset + goroutines*each*words))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arena.free()
+	var l skiplist
+	l.init(arena, nil)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			key := make([]byte, 8)
+			for i := range each {
+				n := int(next.Add(1))
+				if n%2 == 1 {
+					n = 4*goroutines*each - n // downward, from the other end
+				}
+				binary.BigEndian.PutUint64(key, uint64(n))
+				at := firstOffset + uint32(g*each+i)*words
+				k := sstable.MakeKey(key, sstable.Seq(n+1), sstable.KindPut)
+				l.insert(at, heightOf(1, uint32(n)), k, nil)
+			}
+		})
+	}
+	wg.Wait()
+	for level := range heightMax {
+		count, last := 0, sstable.Key{}
+		for at := uint32(l.link(headNode, level)); at != 0; at = uint32(l.link(at, level)) {
+			if k := l.key(at); count > 0 && sstable.Compare(last, k) >= 0 {
+				t.Fatalf("level %d: %v before %v", level, last, k)
+			} else {
+				last = k
+			}
+			count++
+		}
+		if level == 0 && count != goroutines*each {
+			t.Fatalf("%d entries of %d", count, goroutines*each)
+		}
 	}
 }
 

@@ -329,7 +329,8 @@ func (r *faultRun) scan() {
 	}
 	n := 0
 	for ok := it.Last(); ok; ok = it.Prev() {
-		if n++; got[string(it.Key())] != string(it.Value()) && it.Err() == nil && r.fired.Load() == nil {
+		n++
+		if got[string(it.Key())] != string(it.Value()) && r.fired.Load() == nil {
 			r.failf("%s differs backward", it.Key())
 		}
 	}

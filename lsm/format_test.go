@@ -55,7 +55,7 @@ func TestBatchRefusesMalformed(t *testing.T) {
 		"key too long":          "07 00 00 00 00 00 00 00  01 00 00 00  00 81 80 04 6b",
 		"value past the end":    "07 00 00 00 00 00 00 00  01 00 00 00  01 01 6b 02 76",
 		"value missing":         "07 00 00 00 00 00 00 00  01 00 00 00  01 01 6b",
-		"length of 2^64":        "07 00 00 00 00 00 00 00  01 00 00 00  01 ff ff ff ff ff ff ff ff ff 02",
+		"length of 2^64":        "07 00 00 00 00 00 00 00  01 00 00 00  01 ffffffffffffffffff02",
 		"fewer than it says":    "07 00 00 00 00 00 00 00  02 00 00 00  01 01 6b 01 76",
 		"more than it says":     "07 00 00 00 00 00 00 00  01 00 00 00  01 01 6b 01 76 00 01 6b",
 		"a byte too many":       "07 00 00 00 00 00 00 00  01 00 00 00  01 01 6b 01 76 00",
@@ -269,7 +269,8 @@ func FuzzCurrent(f *testing.F) {
 func TestFileNames(t *testing.T) {
 	for _, num := range []uint64{0, 1, 999999, 1000000, 1<<64 - 1} {
 		for kind, name := range map[fileKind]string{
-			fileTable: tableName("", num), fileLog: logName("", num), fileManifest: manifestName("", num),
+			fileTable: tableName("", num), fileLog: logName("", num),
+			fileManifest: manifestName("", num),
 		} {
 			if k, n := parseName(name); k != kind || n != num {
 				t.Errorf("%s is %d %d", name, k, n)
