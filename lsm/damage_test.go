@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"kvd/lsm/vfs"
@@ -343,4 +345,43 @@ func TestForeignDirectories(t *testing.T) {
 func isCorrupt(err error) bool {
 	_, ok := errors.AsType[*CorruptError](err)
 	return ok
+}
+
+// An Open that refused a database kept the memory of the replay and of the first memtable.
+func TestRefusedOpenFreesItsMemory(t *testing.T) {
+	size := func() (bytes int64) {
+		statm, err := os.ReadFile("/proc/self/statm")
+		if _, scanErr := fmt.Sscan(string(statm), &bytes); err != nil || scanErr != nil {
+			t.Skip("no /proc/self/statm")
+		}
+		return bytes * int64(os.Getpagesize())
+	}
+	fsys := newFailingFS(func(o vfs.Op) error {
+		if o.Kind == vfs.OpCreate && (strings.HasSuffix(o.Name, tableSuffix) ||
+			strings.Contains(o.Name, manifestPrefix)) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	o := Options{FS: fsys, MemtableBytes: 1 << 30} // of addresses
+	for _, withLog := range []bool{false, true} {
+		db := mustOpen(t, "data", o)
+		if withLog { // that the replay makes a table of
+			if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustClose(t, db)
+		before := size()
+		fsys.armed.Store(true)
+		for range 20 {
+			if _, err := Open("data", o); !errors.Is(err, syscall.EIO) {
+				t.Fatal(err)
+			}
+		}
+		fsys.armed.Store(false)
+		if grown := size() - before; grown > 10<<30 {
+			t.Errorf("20 refused Opens keep %d MiB (log: %v)", grown>>20, withLog)
+		}
+	}
 }

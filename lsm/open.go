@@ -101,6 +101,9 @@ func (db *DB) abandonOpen() {
 			}
 		}
 	}
+	if m := db.commit.mem; m != nil {
+		m.arena.free() // there are no readers
+	}
 	db.arenas.close()
 	if db.lock != nil {
 		_ = db.lock.Close()

@@ -17,6 +17,12 @@ func (db *DB) replay() (*replayer, error) {
 	}
 	r := &replayer{db: db, last: db.lastSeq}
 	defer r.close()
+	ok := false
+	defer func() {
+		if !ok {
+			r.free()
+		}
+	}()
 	for _, num := range nums {
 		db.fileNum.Store(max(db.fileNum.Load(), num+1))
 		if num < db.logSegment {
@@ -47,6 +53,7 @@ func (db *DB) replay() (*replayer, error) {
 	db.logStart = result.End
 	db.commit.lastSeq = r.last
 	db.published.init(r.last)
+	ok = true
 	return r, nil
 }
 
@@ -76,6 +83,16 @@ func (r *replayer) open(num uint64) error {
 func (r *replayer) close() {
 	for _, f := range r.files {
 		_ = f.Close() // only read from
+	}
+}
+
+// free gives back the memory of a replay that failed.
+func (r *replayer) free() {
+	if r.mem != nil {
+		r.mem.arena.free()
+	}
+	for _, m := range r.full {
+		m.arena.free()
 	}
 }
 
@@ -151,6 +168,7 @@ func (r *replayer) finish() error {
 	}
 	meta, err := r.db.writeMemtable(m)
 	if err != nil {
+		m.arena.free()
 		return err
 	}
 	if meta != nil {
