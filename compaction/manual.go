@@ -27,6 +27,7 @@ type Manual struct {
 
 	level  int
 	cursor []byte // largest user key that the level is done up to, nil at its start
+	end    []byte // largest user key of the level's tables in range when it was entered
 }
 
 // NewManual plans a compaction of the user keys in [lo, hi], both inclusive, nil meaning open.
@@ -48,10 +49,10 @@ func (m *Manual) Next(l *Levels, c Config, busy func(num uint64) bool) (Job, Ste
 		if j, step := m.fromZero(l, c, &t, busy); step != Done {
 			return j, step
 		}
-		m.level, m.cursor = t.Base, nil
+		m.enter(l, t.Base)
 	}
 	bottom := l.Bottom()
-	for ; m.level < bottom; m.level, m.cursor = m.level+1, nil {
+	for ; m.level < bottom; m.enter(l, m.level+1) {
 		if j, step := m.fromLevel(l, c, &t, busy); step != Done {
 			return j, step
 		}
@@ -63,6 +64,18 @@ func (m *Manual) Next(l *Levels, c Config, busy func(num uint64) bool) (Job, Ste
 		m.level++
 	}
 	return Job{}, Done
+}
+
+// enter begins a level: its tables of now are to be done. Later ones do not count, or the plan
+// might never end.
+func (m *Manual) enter(l *Levels, level int) {
+	m.level, m.cursor, m.end = level, nil, nil
+	if level >= NumLevels {
+		return
+	}
+	if tables := l.Overlaps(level, m.lo, m.hi); len(tables) > 0 {
+		m.end = bytes.Clone(tables[len(tables)-1].Largest.User)
+	}
 }
 
 // fromZero merges one group of level-0 tables that share keys into the base level.
@@ -86,20 +99,21 @@ func (m *Manual) fromZero(l *Levels, c Config, t *Targets, busy func(uint64) boo
 }
 
 // fromLevel merges the next tables after the cursor into the level below, as many as make a job of
-// moderate size.
+// moderate size. A further table must begin within what the job has of the level below: with a gap
+// between its inputs an output could span keys that another job, which shares no table with this
+// one, is writing.
 func (m *Manual) fromLevel(l *Levels, c Config, t *Targets, busy func(uint64) bool) (Job, Step) {
 	tables := m.ahead(l)
 	if len(tables) == 0 {
 		return Job{}, Done
 	}
 	limit := maxJobTables * c.tableBytes(t.Base, m.level+1)
-	n, lower := 1, []*sstable.Meta(nil)
-	for ; ; n++ {
-		lo, hi := span(tables[:n])
-		lower = l.Overlaps(m.level+1, lo, hi)
-		if n == len(tables) || tablesBytes(tables[:n])+tablesBytes(lower) >= limit {
-			break
-		}
+	n, lower := 1, l.Overlaps(m.level+1, tables[0].Smallest.User, tables[0].Largest.User)
+	for n < len(tables) && len(lower) > 0 &&
+		bytes.Compare(tables[n].Smallest.User, lower[len(lower)-1].Largest.User) <= 0 &&
+		tablesBytes(tables[:n])+tablesBytes(lower) < limit {
+		n++
+		lower = l.Overlaps(m.level+1, tables[0].Smallest.User, tables[n-1].Largest.User)
 	}
 	if anyBusy(tables[:n], busy) || anyBusy(lower, busy) {
 		return Job{}, Blocked
@@ -108,8 +122,8 @@ func (m *Manual) fromLevel(l *Levels, c Config, t *Targets, busy func(uint64) bo
 	return m.job(l, c, t, m.level, m.level+1, tables[:n:n], lower), Ready
 }
 
-// rewrite replaces the next stretch of bottom tables that hold tombstones. There may be some:
-// a snapshot held them back when they arrived.
+// rewrite replaces the next bottom table that holds tombstones. There may be some: a snapshot held
+// them back when they arrived. One at a time, so that no output spans a gap, see fromLevel.
 func (m *Manual) rewrite(l *Levels, c Config, t *Targets, busy func(uint64) bool) (Job, Step) {
 	tables := m.ahead(l)
 	for len(tables) > 0 && tables[0].Tombstones == 0 {
@@ -118,21 +132,19 @@ func (m *Manual) rewrite(l *Levels, c Config, t *Targets, busy func(uint64) bool
 	if len(tables) == 0 {
 		return Job{}, Done
 	}
-	limit := maxJobTables * c.tableBytes(t.Base, m.level)
-	n := 1
-	for n < len(tables) && tables[n].Tombstones > 0 && tablesBytes(tables[:n]) < limit {
-		n++
-	}
-	if anyBusy(tables[:n], busy) {
+	if anyBusy(tables[:1], busy) {
 		return Job{}, Blocked
 	}
-	m.cursor = bytes.Clone(tables[n-1].Largest.User)
-	return m.job(l, c, t, m.level, m.level, tables[:n:n], nil), Ready
+	m.cursor = bytes.Clone(tables[0].Largest.User)
+	return m.job(l, c, t, m.level, m.level, tables[:1:1], nil), Ready
 }
 
 // ahead returns the tables of the current level in the range and after the cursor.
 func (m *Manual) ahead(l *Levels) []*sstable.Meta {
-	tables := l.Overlaps(m.level, m.lo, m.hi)
+	if m.end == nil {
+		return nil
+	}
+	tables := l.Overlaps(m.level, m.lo, m.end)
 	if m.cursor != nil {
 		tables = tables[searchAfter(tables, m.cursor):]
 	}

@@ -53,6 +53,9 @@ type Drain struct {
 
 // Observe takes in a finished job that took the given time.
 func (d *Drain) Observe(j *Job, took time.Duration) {
+	if j.Move {
+		return // no bytes were handled, so it says nothing of the rate
+	}
 	seconds := took.Seconds()
 	fade := math.Exp(-seconds / drainMemory.Seconds())
 	d.absorbed *= fade

@@ -128,13 +128,9 @@ func (r *runner) sources() []sstable.Iterator {
 
 // merge reads all inputs once, in order, and writes what the reducer keeps.
 func (r *runner) merge(ctx context.Context) (err error) {
-	its := r.sources()
-	m := sstable.NewMerge(its...)
+	m := sstable.NewMerge(r.sources()...)
 	defer func() {
-		err = errors.Join(err, m.Close())
-		for _, it := range its {
-			err = errors.Join(err, it.Close())
-		}
+		err = errors.Join(err, m.Close()) // and with it the sources
 	}()
 	if err := r.copy(ctx, m); err != nil {
 		return err

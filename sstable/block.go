@@ -143,7 +143,7 @@ func (b *block) entry(i int) (suffix []byte, trailer uint64, value []byte) {
 	t := b.table[8*i : 8*i+16]
 	start := uint32(binary.LittleEndian.Uint64(t))
 	end := uint32(binary.LittleEndian.Uint64(t[8:]))
-	e := b.data[start:end]
+	e := b.data[start:end:end] // an append to the value must not reach the next entry
 	length, n := uint64(e[0]), 1
 	if length >= 0x80 {
 		length, n = binary.Uvarint(e)
