@@ -95,6 +95,9 @@ func decodeEdit(data []byte) (*edit, error) {
 			e.databaseID = r.uint()
 		case editLog:
 			e.logSegment, e.logStart = r.uint(), wal.Pos(r.uint())
+			if e.logSegment == 0 {
+				r.fail("log segment 0")
+			}
 		case editLastSeq:
 			e.lastSeq = sstable.Seq(r.uint())
 		case editNextFile:

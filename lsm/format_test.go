@@ -188,6 +188,7 @@ func FuzzEdit(f *testing.F) {
 	f.Add(sampleEdit().encode(nil))
 	f.Add([]byte{editNextFile, 9})
 	f.Add([]byte{editRemove, 1, 2, editRemove, 1, 3})
+	f.Add([]byte{editLog, 0, 0x30})
 	f.Add([]byte{editAdd, 0, 1, 1, 1, 0xff, 0xff, 0x03})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := decodeEdit(data)
