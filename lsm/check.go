@@ -27,6 +27,9 @@ func (db *DB) Check() error {
 	var errs []error
 	for _, tables := range s.version.tables {
 		for _, t := range tables {
+			if db.ctx.Err() != nil {
+				return ErrClosed
+			}
 			if err := t.check(); err != nil {
 				errs = append(errs, err)
 			}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"kvd/sstable"
 )
 
 // Checkpoint makes dir a database of its own with the contents of this one: everything written
@@ -27,7 +29,7 @@ func (db *DB) Checkpoint(dir string) error {
 	return nil
 }
 
-func (db *DB) checkpoint(dir string, v *version) error {
+func (db *DB) checkpoint(dir string, v *version) (err error) {
 	fsys := db.opts.FS
 	if names, err := fsys.List(dir); err == nil && len(names) > 0 {
 		return fmt.Errorf("%w: the directory is not empty", fs.ErrExist)
@@ -37,21 +39,39 @@ func (db *DB) checkpoint(dir string, v *version) error {
 	if err := makeDir(fsys, dir); err != nil {
 		return err
 	}
-	whole := &edit{databaseID: db.databaseID, nextFile: db.fileNum.Load() + 1, added: v.all()}
+	var linked []string
+	m := manifest{fs: fsys, dir: dir}
+	defer func() {
+		m.abandon()
+		if err != nil && !m.named { // what CURRENT may name must stay
+			for _, name := range linked {
+				_ = fsys.Remove(name) // so that the next try finds the directory empty
+			}
+		}
+	}()
 	for _, tables := range v.tables {
 		for _, t := range tables {
-			if err := fsys.Link(t.name, tableName(dir, t.meta.Num)); err != nil {
+			if db.ctx.Err() != nil {
+				return ErrClosed
+			}
+			name := tableName(dir, t.meta.Num)
+			if err := fsys.Link(t.name, name); err != nil {
 				return err
 			}
-			whole.lastSeq = max(whole.lastSeq, t.meta.MaxSeq)
+			linked = append(linked, name)
 		}
 	}
-	// Bottom tables have forgotten their sequence numbers; the manifest remembers.
+	whole := func() *edit {
+		return &edit{databaseID: db.databaseID, nextFile: db.fileNum.Load(), added: v.all(),
+			lastSeq: db.tablesSeq()}
+	}
+	return m.append(nil, whole, db.newFileNum)
+}
+
+// tablesSeq is at least the last sequence number in any table. Bottom tables have forgotten
+// theirs; the manifest remembers.
+func (db *DB) tablesSeq() sstable.Seq {
 	db.installing.Lock()
-	whole.lastSeq = max(whole.lastSeq, db.lastSeq)
-	db.installing.Unlock()
-	m := manifest{fs: fsys, dir: dir}
-	err := m.append(nil, whole, db.newFileNum)
-	m.abandon()
-	return err
+	defer db.installing.Unlock()
+	return db.lastSeq
 }

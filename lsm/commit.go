@@ -26,7 +26,9 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 	if b.count == 0 {
 		return db.applyNothing(d)
 	}
-	db.pace.wait(len(b.data))
+	if db.pace.on() {
+		db.awaitPace(len(b.data))
+	}
 	db.lockCommit()
 	if f := db.failure.Load(); f != nil {
 		db.commit.Unlock()
@@ -88,13 +90,15 @@ func (db *DB) await(log *wal.Writer, pos wal.Pos, d Durability) error {
 }
 
 func (db *DB) applyNothing(d Durability) error {
+	// The log first: one that replaces it after a full disk is empty, and durable to its end,
+	// before what was written until then is.
+	log := db.wal.Load()
 	if f := db.failure.Load(); f != nil {
 		return f.err
 	}
 	if d == NoSync {
 		return nil
 	}
-	log := db.wal.Load()
 	return db.await(log, log.End(), d)
 }
 
@@ -129,12 +133,12 @@ func (db *DB) rotate(bytes int64) error {
 	}
 	next, err := db.segments.take()
 	if err != nil {
-		return db.fail("start a log segment", err)
+		return db.failForNow("start a log segment", err)
 	}
 	mem, err := db.newMemtable(bytes, db.commit.mem.commonPrefix())
 	if err != nil {
 		_ = next.file.Close()
-		return db.fail("allocate a memtable", err)
+		return db.failForNow("allocate a memtable", err)
 	}
 	mem.segment = next.num
 	mem.start = db.wal.Load().Rotate(next.file, next.header)
@@ -166,34 +170,45 @@ func (db *DB) newMemtable(bytes int64, prefix []byte) (*memtable, error) {
 
 // failure is why writes are refused.
 type failure struct {
-	err  error
-	full bool // the disk is full: tried again until there is room
+	err    error
+	passes bool // nothing is lost: tried again until it succeeds
 }
 
 // fail records that a promise about writes can no longer be kept, and returns what writers are
 // told. A full disk ends by itself; anything else is final, because after a failed write or sync
-// nobody knows what the disk holds, and a later success says nothing of what failed (Rebello et
-// al., Can Applications Recover from fsync Failures?, ATC 2020).
+// of the log or the manifest nobody knows what the disk holds, and a later success says nothing of
+// what failed (Rebello et al., Can Applications Recover from fsync Failures?, ATC 2020).
 func (db *DB) fail(doing string, err error) error {
+	return db.refuse(doing, err, diskFull(err))
+}
+
+// failForNow is fail for what can be tried again whatever the cause, because memory and log still
+// hold everything: making a table, a segment, a memtable.
+func (db *DB) failForNow(doing string, err error) error { return db.refuse(doing, err, true) }
+
+func (db *DB) refuse(doing string, err error, passes bool) error {
 	if errors.Is(err, ErrClosed) {
 		return err
 	}
-	f := &failure{full: diskFull(err)}
+	f := &failure{passes: passes}
 	kind := ErrReadOnly
-	if f.full {
+	switch {
+	case diskFull(err):
 		kind = ErrDiskFull
+	case passes:
+		kind = ErrSuspended
 	}
 	f.err = fmt.Errorf("%w: cannot %s: %w", kind, doing, err)
 	for {
 		old := db.failure.Load()
-		if old != nil && (!old.full || f.full) {
-			return old.err // the first failure stays, but a final one replaces a full disk
+		if old != nil && (!old.passes || f.passes) {
+			return old.err // the first failure stays, but a final one replaces one that passes
 		}
 		if db.failure.CompareAndSwap(old, f) {
 			break
 		}
 	}
-	db.log.Error("writes are refused", "error", f.err)
+	db.log.Error("writes are refused", "error", f.err, "for_now", f.passes)
 	db.mu.Lock()
 	db.work.Broadcast()
 	db.mu.Unlock()

@@ -39,7 +39,7 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 		if db.closing {
 			return compaction.Job{}, false
 		}
-		if f := db.failure.Load(); (f == nil || f.full) && !time.Now().Before(db.retryAfter) {
+		if f := db.failure.Load(); (f == nil || f.passes) && !time.Now().Before(db.retryAfter) {
 			levels := &db.state.Load().version.levels
 			if job, ok := db.picker.Pick(levels, db.isBusyLocked); ok {
 				db.beginJobLocked(job)
@@ -65,12 +65,21 @@ func (db *DB) beginJobLocked(job compaction.Job) {
 // table stays out of further compactions, so that the damage is neither copied nor tried for ever;
 // anything else is tried again a little later.
 func (db *DB) endJob(job compaction.Job, err error) {
+	_, isCorrupt := errors.AsType[*CorruptError](err)
+	_, isCount := errors.AsType[*compaction.CountError](err)
+	quarantine := isCorrupt || isCount
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	switch {
+	case quarantine:
+		db.counters.corruptions.Add(1)
+		db.log.Error("compaction found damage; its tables are left as they are",
+			"job", job.String(), "error", err)
+	case err != nil && !ended:
+		db.log.Error("compaction failed; trying again", "job", job.String(), "error", err)
+	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.jobs--
-	corrupt, isCorrupt := errors.AsType[*CorruptError](err)
-	_, isCount := errors.AsType[*compaction.CountError](err)
-	quarantine := isCorrupt || isCount
 	for _, tables := range job.Inputs {
 		for _, m := range tables {
 			if !quarantine {
@@ -78,24 +87,11 @@ func (db *DB) endJob(job compaction.Job, err error) {
 			}
 		}
 	}
-	switch {
-	case quarantine:
-		db.counters.corruptions.Add(1)
-		db.log.Error("compaction found damage; its tables are left as they are",
-			"job", job.String(), "error", err, "file", corruptFile(corrupt))
-	case err != nil && !errors.Is(err, context.Canceled):
-		db.log.Error("compaction failed; trying again", "job", job.String(), "error", err)
+	if err != nil && !quarantine && !ended {
 		db.retryAfter = time.Now().Add(retryMax)
 		time.AfterFunc(retryMax, db.wake)
 	}
 	db.work.Broadcast()
-}
-
-func corruptFile(e *CorruptError) string {
-	if e == nil {
-		return ""
-	}
-	return e.File
 }
 
 func (db *DB) wake() {
@@ -178,7 +174,7 @@ func (db *DB) countJob(job compaction.Job, r *compaction.Result, took time.Durat
 func (db *DB) install(e *edit, flushed *memtable) error {
 	db.installing.Lock()
 	defer db.installing.Unlock()
-	if f := db.failure.Load(); f != nil && !f.full {
+	if f := db.failure.Load(); f != nil && !f.passes {
 		return f.err // nobody knows what the manifest holds: nothing is removed any more
 	}
 	base := db.state.Load().version // changed only by holders of installing
@@ -199,7 +195,8 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 		return fmt.Errorf("lsm: edit of %d tables: %w", len(e.added)+len(e.removed), err)
 	}
 	e.nextFile = db.fileNum.Load()
-	if err := db.manifest.append(e, db.wholeEdit(next, e), db.newFileNum); err != nil {
+	if err := db.manifest.append(e, func() *edit { return db.wholeEdit(next, e) },
+		db.newFileNum); err != nil {
 		next.unref()
 		db.dropOpened(base, opened)
 		if db.manifest.named {
@@ -207,7 +204,7 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 		} else {
 			db.removeTables(base.lacks(e.added))
 		}
-		return db.failManifest(err)
+		return db.fail("write the manifest", err)
 	}
 	db.removeTables(next.lacks(db.unsettled)) // after a failure an edit restates everything
 	db.unsettled = nil
@@ -223,12 +220,6 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 	}
 	db.setStateLocked(db.state.Load().mem, db.frozen, next)
 	return nil
-}
-
-// failManifest is what an edit whose fate is unknown means: with a full disk the next append
-// starts a new manifest, anything else is final.
-func (db *DB) failManifest(err error) error {
-	return db.fail("write the manifest", err)
 }
 
 // dropOpened closes the tables among opened that base does not list.
@@ -262,7 +253,7 @@ func (db *DB) wholeEdit(v *version, e *edit) *edit {
 		logSegment: db.logSegment,
 		logStart:   db.logStart,
 		lastSeq:    max(db.lastSeq, e.lastSeq),
-		nextFile:   db.fileNum.Load() + 1,
+		nextFile:   db.fileNum.Load(),
 		added:      v.all(),
 	}
 	if e.logSegment != 0 {

@@ -43,7 +43,7 @@ type DB struct {
 	behind    writeBehind
 	pace      pacer
 	batches   sync.Pool // of *Batch, for Put and Delete
-	iters     sync.Pool // of *Iter
+	cursors   sync.Pool // of *cursor
 	writers   sync.Pool // of *sstable.Writer, for flushes and compactions
 	counters  counters
 	loops     sync.WaitGroup

@@ -12,8 +12,8 @@
 // whole or not at all. After a crash the database holds a prefix of the order of commits, and in
 // it every write that was acknowledged as durable. A read sees every write that returned before it
 // began. Damage to a file is reported as a [CorruptError], never served. After a failed sync or
-// write of the log or the manifest the database is read only; on a full disk writes fail until
-// there is room.
+// write of the log or the manifest the database is read only; on a full disk, or while a table
+// cannot be made for another reason, writes fail until it can.
 //
 // # The life of a Put
 //

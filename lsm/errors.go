@@ -15,12 +15,17 @@ var (
 	ErrNotFound = errors.New("lsm: not found")
 	// ErrClosed says that the DB, snapshot or iterator is closed.
 	ErrClosed = errors.New("lsm: closed")
-	// ErrReadOnly says that the DB takes no writes: opened so, or after a failed sync or write that
-	// makes further promises impossible. Reads go on. The cause is wrapped.
+	// ErrReadOnly says that the DB takes no writes: opened so, or after a failed sync or write of
+	// the log or the manifest, which makes further promises impossible. Reads go on. The cause is
+	// wrapped.
 	ErrReadOnly = errors.New("lsm: read only")
 	// ErrDiskFull says that the file system has no room. Writes fail fast until there is room, then
 	// resume by themselves. A write that failed so may or may not be there, whole.
 	ErrDiskFull = errors.New("lsm: disk full")
+	// ErrSuspended says that a table, a memtable or a log segment could not be made, for want of
+	// file handles say. Nothing is lost. Writes fail fast until it can, then resume by themselves;
+	// one that failed so may or may not be there, whole. The cause is wrapped.
+	ErrSuspended = errors.New("lsm: writes suspended")
 	// ErrLocked says that another process, or another DB in this one, has the directory open.
 	ErrLocked = vfs.ErrLocked
 	// ErrFormat says that the directory holds something that this version cannot read.

@@ -248,6 +248,7 @@ func (r *faultRun) check(doing string, err error) {
 		if r.f.kind != faultFull {
 			r.failf("%s: the disk is not full: %v", doing, err)
 		}
+	case errors.Is(err, ErrSuspended):
 	case errors.Is(err, r.f.kind.err()) && r.fired.Load() != nil:
 	default:
 		r.failf("%s: %v", doing, err)

@@ -27,7 +27,7 @@ func (db *DB) flushLoop() {
 	pause := retryMin
 	for db.awaitFlush() {
 		var err error
-		if f := db.failure.Load(); f != nil && f.full {
+		if f := db.failure.Load(); f != nil && f.passes {
 			err = db.heal()
 		} else {
 			db.prepareSegment()
@@ -37,7 +37,7 @@ func (db *DB) flushLoop() {
 			pause = retryMin
 			continue
 		}
-		_ = db.fail("flush a memtable", err) // writers are told
+		_ = db.failForNow("flush a memtable", err) // writers are told
 		select {
 		case <-db.done:
 		case <-time.After(pause):
@@ -55,7 +55,7 @@ func (db *DB) awaitFlush() bool {
 		if db.closing {
 			return false
 		}
-		if f != nil && f.full || f == nil && len(db.frozen) > 0 {
+		if f != nil && f.passes || f == nil && len(db.frozen) > 0 {
 			return true
 		}
 		db.work.Wait()
@@ -201,7 +201,7 @@ func (db *DB) Flush() error {
 // worst above what was acknowledged, or the tables.
 func (db *DB) heal() error {
 	db.commit.Lock()
-	if f := db.failure.Load(); !f.full {
+	if f := db.failure.Load(); !f.passes {
 		db.commit.Unlock()
 		return f.err // closed, or failed for good: the log is not ours any more
 	}
@@ -225,7 +225,7 @@ func (db *DB) heal() error {
 	db.commit.unproven = nil
 	db.commit.Unlock()
 	old := db.failure.Load()
-	if old != nil && old.full && db.failure.CompareAndSwap(old, nil) {
+	if old != nil && old.passes && db.failure.CompareAndSwap(old, nil) {
 		db.log.Info("the disk has room again, writes go on")
 	}
 	return nil

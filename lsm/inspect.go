@@ -342,7 +342,7 @@ type Verification struct {
 // seen, which may be nil, is called for each file before it is read.
 func Verify(fsys vfs.FS, dir string, seen func(name string)) (v Verification, err error) {
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
-	if err != nil && !errors.Is(err, fs.ErrPermission) {
+	if err != nil && !unwritable(err) {
 		return v, fmt.Errorf("lsm: lock %s: %w", dir, err)
 	}
 	if lock != nil {
@@ -367,7 +367,7 @@ func Verify(fsys vfs.FS, dir string, seen func(name string)) (v Verification, er
 		}
 		levels[t.Level] = append(levels[t.Level], t.Meta)
 	}
-	sortLevels(&levels)
+	levels.Sort()
 	if err := levels.Check(); err != nil {
 		v.Damages = append(v.Damages, &CorruptError{l.Manifest, -1, err.Error()})
 	}
@@ -375,18 +375,6 @@ func Verify(fsys vfs.FS, dir string, seen func(name string)) (v Verification, er
 		v.Damages = append(v.Damages, err)
 	}
 	return v, nil
-}
-
-// sortLevels brings tables that were gathered in any order into the order of Levels.
-func sortLevels(levels *compaction.Levels) {
-	for i, tables := range levels {
-		slices.SortFunc(tables, func(a, b *sstable.Meta) int {
-			if i == 0 {
-				return cmp.Or(cmp.Compare(b.MaxSeq, a.MaxSeq), cmp.Compare(b.Num, a.Num))
-			}
-			return sstable.Compare(a.Smallest, b.Smallest)
-		})
-	}
 }
 
 func (v *Verification) table(fsys vfs.FS, l *Layout, t LevelTable) error {

@@ -27,12 +27,14 @@ type manifest struct {
 // manifestBytesMin is the size below which a manifest is never rewritten.
 const manifestBytesMin = 1 << 20
 
-// append makes e durable. all is the state after e, for the case that a new manifest is started,
-// whose number is then drawn. An error leaves it unknown whether e took effect; the next append
-// settles it by a new manifest that states everything.
-func (m *manifest) append(e, all *edit, draw func() uint64) error {
+// append makes e durable. all returns the state after e, for the case that a new manifest is
+// started; its number is drawn before, so that the state knows it to be taken. An error leaves it
+// unknown whether e took effect; the next append settles it by a new manifest that states
+// everything.
+func (m *manifest) append(e *edit, all func() *edit, draw func() uint64) error {
 	if m.w == nil || m.bytes > m.limit {
-		return m.restart(all, draw())
+		num := draw()
+		return m.restart(all(), num)
 	}
 	data := e.encode(nil)
 	m.bytes += int64(len(data))
@@ -77,7 +79,7 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	}
 	m.num, m.w = num, w
 	m.bytes, m.limit = 0, max(manifestBytesMin, 2*int64(len(data)))
-	if old != 0 {
+	if old != 0 && old != num {
 		_ = m.fs.Remove(manifestName(m.dir, old)) // tried again when the directory is opened
 	}
 	return nil

@@ -10,6 +10,9 @@ import (
 // memtableBytesMin keeps the head node and a few entries in the smallest memtable.
 const memtableBytesMin = 1 << 10
 
+// memtableBytesMax keeps the index of a word within 32 bits.
+const memtableBytesMax = 16 << 30
+
 // memtable holds the newest writes in order, together with the log segment that can bring them
 // back. It is filled by the committing goroutines, then frozen, flushed and reused.
 //

@@ -83,9 +83,11 @@ func (db *DB) Metrics() Metrics {
 	if db.cache != nil {
 		m.Cache = db.cache.Metrics()
 	}
-	db.commit.Lock()
-	m.MemtableBytes = db.commit.mem.used
-	db.commit.Unlock()
+	m.MemtableBytes = int64(len(s.mem.arena.bytes))
+	if db.commit.TryLock() { // else it may be held for as long as a flush takes: it is full
+		m.MemtableBytes = db.commit.mem.used
+		db.commit.Unlock()
+	}
 	db.mu.Lock()
 	m.MemtablesFrozen, m.Snapshots = len(db.frozen), len(db.snapshots)
 	m.CompactionsRunning = db.jobs

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"kvd/compaction"
@@ -52,17 +53,25 @@ func Open(dir string, o Options) (*DB, error) {
 // acquireDir makes the directory and takes its lock.
 func (db *DB) acquireDir() error {
 	fsys := db.opts.FS
-	if !db.opts.ReadOnly {
+	// A directory with CURRENT was made durable before that was written.
+	_, err := fsys.Size(filepath.Join(db.dir, currentName))
+	if errors.Is(err, fs.ErrNotExist) && !db.opts.ReadOnly {
 		if err := makeDir(fsys, db.dir); err != nil {
 			return fmt.Errorf("lsm: make the data directory: %w", err)
 		}
 	}
 	lock, err := fsys.Lock(filepath.Join(db.dir, lockName))
-	if err != nil && !(db.opts.ReadOnly && errors.Is(err, fs.ErrPermission)) {
+	if err != nil && !(db.opts.ReadOnly && unwritable(err)) {
 		return fmt.Errorf("lsm: lock %s: %w", db.dir, err)
 	}
 	db.lock = lock
 	return nil
+}
+
+// unwritable reports whether a lock cannot be taken because nobody may write there: then nobody
+// else does either.
+func unwritable(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
 // makeDir makes a directory and the parents it lacks, durably.
@@ -91,9 +100,6 @@ func (db *DB) abandonOpen() {
 	db.cancel()
 	db.manifest.abandon()
 	_ = db.segments.close() // the error that made Open fail is the one to tell
-	if w := db.wal.Load(); w != nil {
-		_ = w.Close()
-	}
 	if s := db.state.Load(); s != nil {
 		for _, tables := range s.version.tables {
 			for _, t := range tables {
@@ -112,9 +118,18 @@ func (db *DB) abandonOpen() {
 
 // recover brings the database to the state of the manifest and the log and starts it.
 func (db *DB) recover() error {
+	names, err := db.opts.FS.List(db.dir)
+	if err != nil {
+		return err
+	}
+	for _, base := range names {
+		// What a crash left behind has a number too.
+		_, num := parseName(base)
+		db.fileNum.Store(max(db.fileNum.Load(), num+1))
+	}
 	num, err := readCurrent(db.opts.FS, db.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = db.create()
+		err = db.create(names)
 	} else if err == nil {
 		err = db.load(num)
 	}
@@ -133,33 +148,29 @@ func (db *DB) recover() error {
 
 // create starts an empty database. A directory with data but without CURRENT is not empty: it has
 // lost a file.
-func (db *DB) create() error {
+func (db *DB) create(names []string) error {
 	if db.opts.ReadOnly {
 		return fmt.Errorf("lsm: no database in %s: %w", db.dir, fs.ErrNotExist)
 	}
-	names, err := db.opts.FS.List(db.dir)
-	if err != nil {
-		return err
-	}
 	for _, base := range names {
-		if kind, num := parseName(base); kind == fileTable || kind == fileLog {
+		if kind, _ := parseName(base); kind == fileTable || kind == fileLog {
 			return &CorruptError{
 				File:   filepath.Join(db.dir, currentName),
 				Offset: -1,
 				Reason: fmt.Sprintf("missing, although there is %s", base),
 			}
-		} else if kind == fileManifest {
-			db.fileNum.Store(max(db.fileNum.Load(), num+1)) // of a creation that was cut short
 		}
 	}
 	db.databaseID = randomUint64()
 	v := &version{}
 	db.setVersion(v)
-	return db.manifest.append(nil, db.wholeEdit(v, &edit{}), db.newFileNum)
+	whole := func() *edit { return db.wholeEdit(v, &edit{}) }
+	return db.manifest.append(nil, whole, db.newFileNum)
 }
 
 // load reads the manifest in force and opens all tables.
 func (db *DB) load(num uint64) error {
+	db.fileNum.Store(max(db.fileNum.Load(), num+1))
 	db.manifest.num = num // rewritten at the first edit: one that was replayed is not appended to
 	metas := make(map[uint64]leveledTable)
 	err := readManifest(db.opts.FS, db.dir, num, func(e *edit) error {
@@ -201,7 +212,11 @@ func (db *DB) openVersion(all *edit, manifest string) error {
 	err := db.openTables(all, opened)
 	var v *version
 	if err == nil {
-		if v, err = (&version{}).with(all, opened); err != nil {
+		v, err = (&version{}).with(all, opened)
+		if err == nil {
+			err = v.levels.Check()
+		}
+		if err != nil {
 			err = &CorruptError{File: manifest, Offset: -1, Reason: err.Error()}
 		}
 	}
@@ -234,9 +249,9 @@ func (db *DB) start(added []leveledTable) error {
 	if err != nil {
 		return err
 	}
-	db.wal.Store(wal.NewWriter(next.file, next.header, db.logStart))
 	mem, err := db.newMemtable(db.opts.MemtableBytes-firstOffset*8, nil)
 	if err != nil {
+		_ = next.file.Close() // nothing was written
 		return err
 	}
 	mem.segment, mem.start = next.num, db.logStart
@@ -248,8 +263,11 @@ func (db *DB) start(added []leveledTable) error {
 		logSegment: mem.segment, logStart: mem.start, lastSeq: db.commit.lastSeq, added: added,
 	}
 	if err := db.install(e, nil); err != nil {
+		_ = next.file.Close() // nothing was written
 		return err
 	}
+	// Not before: a writer that is closed seals its log, and vouches for all that comes before.
+	db.wal.Store(wal.NewWriter(next.file, next.header, mem.start))
 	db.removeObsolete()
 	db.loops.Add(3 + compactionGoroutines())
 	go db.cleanLoop()

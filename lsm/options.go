@@ -38,7 +38,8 @@ type Options struct {
 	FS vfs.FS
 	// Logger receives what an operator wants to know: recovery, background errors. Nil discards.
 	Logger *slog.Logger
-	// MemtableBytes is the size of one memtable arena; up to three exist at a time. 0 means 64 MiB.
+	// MemtableBytes is the size of one memtable arena, at most 16 GiB; up to three exist at a time.
+	// 0 means 64 MiB.
 	MemtableBytes int64
 	// CacheBytes is the budget for data blocks kept in memory. 0 means 64 MiB, negative no cache.
 	CacheBytes int64
@@ -63,7 +64,7 @@ func (o Options) withDefaults() Options {
 	if o.MemtableBytes == 0 {
 		o.MemtableBytes = 64 << 20
 	}
-	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
+	o.MemtableBytes = min(max(o.MemtableBytes, memtableBytesMin), memtableBytesMax)
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
 	}

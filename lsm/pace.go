@@ -22,26 +22,42 @@ type pacer struct {
 	flushRate float64 // bytes per second of the last flush
 }
 
-// paceQuantum is the shortest sleep worth its system call; less is carried forward.
-const paceQuantum = 200 * time.Microsecond
+const (
+	// paceQuantum is the shortest sleep worth its system call; less is carried forward.
+	paceQuantum = 200 * time.Microsecond
+	// paceShareMax bounds the share of one commit, however large, so that nobody waits long for
+	// what was meant to keep waits short.
+	paceShareMax = 100 * time.Millisecond
+	// paceLook is how long a sleep lasts before it looks whether writes are refused by now.
+	paceLook = 20 * time.Millisecond
+)
 
-// wait delays a commit of the given size by its share.
-func (p *pacer) wait(bytes int) {
+// on reports whether commits are delayed at all.
+func (p *pacer) on() bool { return p.nanosPerByte.Load() != 0 }
+
+// awaitPace delays a commit of the given size by its share.
+func (db *DB) awaitPace(bytes int) {
+	p := &db.pace
 	rate := math.Float64frombits(p.nanosPerByte.Load())
-	if rate == 0 {
-		return
-	}
+	share := min(int64(rate*float64(bytes)), int64(paceShareMax))
 	now := int64(time.Since(p.epoch))
+	var d time.Duration
 	for {
 		old := p.free.Load()
-		next := max(old, now) + int64(rate*float64(bytes))
+		next := max(old, now) + share
 		if p.free.CompareAndSwap(old, next) {
-			if d := time.Duration(next - now); d >= paceQuantum {
-				time.Sleep(d)
-				p.waited.Add(int64(d))
-			}
-			return
+			d = time.Duration(next - now)
+			break
 		}
+	}
+	if d < paceQuantum {
+		return
+	}
+	for d > 0 && db.failure.Load() == nil { // a refusal is not to be waited for
+		step := min(d, paceLook)
+		time.Sleep(step)
+		p.waited.Add(int64(step))
+		d -= step
 	}
 }
 

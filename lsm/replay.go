@@ -24,7 +24,6 @@ func (db *DB) replay() (*replayer, error) {
 		}
 	}()
 	for _, num := range nums {
-		db.fileNum.Store(max(db.fileNum.Load(), num+1))
 		if num < db.logSegment {
 			continue
 		}

@@ -29,13 +29,11 @@ func (db *DB) NewSnapshot() *Snapshot {
 
 // Get returns a copy of the value that key had, or ErrNotFound.
 func (s *Snapshot) Get(key []byte) ([]byte, error) {
-	if s.closed.Load() {
-		return nil, ErrClosed
-	}
 	cell := s.db.rcu.enter()
 	defer cell.exit()
 	state := s.db.state.Load()
-	if state == nil {
+	// After the state: versions go only after the Close, and then from later states.
+	if state == nil || s.closed.Load() {
 		return nil, ErrClosed
 	}
 	value, err := state.get([]byte{}, key, s.seq)
@@ -47,10 +45,12 @@ func (s *Snapshot) Get(key []byte) ([]byte, error) {
 
 // NewIter returns an iterator over the snapshot. It may outlive the snapshot's Close.
 func (s *Snapshot) NewIter(o IterOptions) *Iter {
-	if s.closed.Load() {
+	it := s.db.newIter(o, s)
+	if s.closed.Load() { // after the state was taken, as in Get
+		_ = it.Close()
 		return &Iter{err: ErrClosed}
 	}
-	return s.db.newIter(o, s)
+	return it
 }
 
 // Close lets compactions drop what only this snapshot could see. A second Close returns ErrClosed.

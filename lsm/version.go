@@ -2,7 +2,6 @@ package lsm
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -46,57 +45,49 @@ type version struct {
 	states atomic.Int32 // read states that hold it
 }
 
-// with returns the version after e. opened holds the tables that e adds. The new version holds a
-// reference to each of its tables.
-func (v *version) with(e *edit, opened map[uint64]*table) (*version, error) {
-	next := &version{}
-	gone := make(map[uint64]int, len(e.removed))
+// with returns the version after e, sharing the levels that e leaves alone. tables has every table
+// that v or e lists, by number. The new version holds a reference to each of its tables.
+func (v *version) with(e *edit, tables map[uint64]*table) (*version, error) {
+	var change compaction.Change
 	for _, r := range e.removed {
-		gone[r.num] = r.level
-	}
-	dropped := 0
-	for level := range v.tables {
-		for _, t := range v.tables[level] {
-			if at, ok := gone[t.meta.Num]; ok && at == level {
-				dropped++
-				opened[t.meta.Num] = t // a move adds it again elsewhere
-				continue
-			}
-			next.tables[level] = append(next.tables[level], t)
+		t := tables[r.num]
+		if t == nil {
+			return nil, fmt.Errorf("%w: removes table %d, which is not there", errEdit, r.num)
 		}
-	}
-	if dropped != len(gone) {
-		return nil, fmt.Errorf("%w: removes %d tables, %d of them exist",
-			errEdit, len(gone), dropped)
+		change.Removed[r.level] = append(change.Removed[r.level], t.meta)
 	}
 	for _, a := range e.added {
-		t := opened[a.meta.Num]
-		if t == nil {
+		if tables[a.meta.Num] == nil {
 			return nil, fmt.Errorf("%w: table %d is not open", errEdit, a.meta.Num)
 		}
-		next.tables[a.level] = append(next.tables[a.level], t)
+		change.Added[a.level] = append(change.Added[a.level], a.meta)
 	}
-	for level, tables := range next.tables {
-		sortLevel(level, tables)
-		for _, t := range tables {
-			t.refs.Add(1)
-			next.levels[level] = append(next.levels[level], t.meta)
-		}
+	for level := 1; level < compaction.NumLevels; level++ {
+		sortByKey(change.Removed[level])
+		sortByKey(change.Added[level])
 	}
-	if err := next.levels.Check(); err != nil {
+	levels, err := v.levels.Apply(&change)
+	if err != nil {
 		return nil, err
+	}
+	next := &version{levels: levels, tables: v.tables}
+	for level, metas := range levels {
+		if len(change.Removed[level])+len(change.Added[level]) > 0 {
+			next.tables[level] = make([]*table, len(metas))
+			for i, m := range metas {
+				next.tables[level][i] = tables[m.Num]
+			}
+		}
+		for _, t := range next.tables[level] {
+			t.refs.Add(1)
+		}
 	}
 	return next, nil
 }
 
-// sortLevel puts level 0 newest first and the others by key.
-func sortLevel(level int, tables []*table) {
-	slices.SortFunc(tables, func(a, b *table) int {
-		if level == 0 {
-			return cmp.Or(cmp.Compare(b.meta.MaxSeq, a.meta.MaxSeq),
-				cmp.Compare(b.meta.Num, a.meta.Num))
-		}
-		return sstable.Compare(a.meta.Smallest, b.meta.Smallest)
+func sortByKey(metas []*sstable.Meta) {
+	slices.SortFunc(metas, func(a, b *sstable.Meta) int {
+		return sstable.Compare(a.Smallest, b.Smallest)
 	})
 }
 

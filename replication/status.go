@@ -25,6 +25,7 @@ const (
 	statusInDoubt    status = 10 // text
 	statusBadRequest status = 11 // text
 	statusFailed     status = 12 // text
+	statusSuspended  status = 13 // text
 )
 
 var (
@@ -37,8 +38,8 @@ var (
 )
 
 // RemoteError is a failure that the node reports. Its text is the node's. It unwraps to the
-// sentinel that the node named (lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrClosed, ErrDraining,
-// ErrInDoubt), or to nothing.
+// sentinel that the node named (lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrSuspended, lsm.ErrClosed,
+// ErrDraining, ErrInDoubt), or to nothing.
 type RemoteError struct {
 	Text     string
 	Sentinel error
@@ -64,6 +65,7 @@ var textStatuses = []struct {
 }{
 	{statusDiskFull, lsm.ErrDiskFull},
 	{statusReadOnly, lsm.ErrReadOnly},
+	{statusSuspended, lsm.ErrSuspended},
 	{statusClosed, lsm.ErrClosed},
 	{statusDraining, ErrDraining},
 	{statusInDoubt, ErrInDoubt},

@@ -282,7 +282,7 @@ func (s *segment) prewrite(g *group) error {
 	s.prewritten = (s.fresh + prewriteBytes - 1) &^ (prewriteBytes - 1)
 	n, err := s.file.WriteAt(zeros[:s.prewritten-s.fresh], s.fresh)
 	g.padding += uint64(n)
-	if errors.Is(err, syscall.ENOSPC) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		// The log can do without; the frames may still fit.
 		s.prewritten = math.MaxInt64
 		return nil

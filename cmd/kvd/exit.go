@@ -86,6 +86,8 @@ func hint(err error, command string) string {
 		return "this directory is not a database of this kvd; give another one with --data"
 	case errors.Is(err, lsm.ErrDiskFull):
 		return "free some space: writes resume by themselves"
+	case errors.Is(err, lsm.ErrSuspended):
+		return "the node tries again by itself; its log says what it lacks"
 	case errors.Is(err, lsm.ErrReadOnly):
 		return "the node's log says why it stopped taking writes; restart it once that is mended"
 	case errors.Is(err, netquic.ErrRefused):

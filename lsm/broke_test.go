@@ -1,0 +1,298 @@
+package lsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kvd/compaction"
+	"kvd/lsm/vfs"
+)
+
+// Each test here is named after what once broke.
+
+func roomyOptions(fs vfs.FS) Options { return Options{FS: fs, MemtableBytes: 64 << 10} }
+
+// A flush while a checkpoint linked its tables took file numbers. The new manifest did not know
+// its own number to be taken: the second Open wrote its manifest over the one in force and then
+// removed it.
+func TestManifestOverwroteItself(t *testing.T) {
+	mem := vfs.NewMem()
+	var db *DB
+	var once atomic.Bool
+	fsys := vfs.NewFault(mem, func(o vfs.Op) error {
+		if o.Kind == vfs.OpLink && !once.Swap(true) {
+			if err := errors.Join(db.Put([]byte("later"), []byte("x"), Sync), db.Flush()); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	db = mustOpen(t, "data", roomyOptions(fsys))
+	for i := range 3 {
+		if err := db.Put([]byte("k"), fmt.Appendf(nil, "v%d", i), Sync); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Checkpoint("copy"); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, db)
+	for range 3 {
+		copied := mustOpen(t, "copy", roomyOptions(mem))
+		if v, err := copied.Get([]byte("k")); err != nil || string(v) != "v2" {
+			t.Fatalf("%q, %v", v, err)
+		}
+		mustClose(t, copied)
+	}
+}
+
+type lockless struct{ vfs.FS }
+
+type noLock struct{}
+
+func (noLock) Close() error { return nil }
+
+func (lockless) Lock(string) (io.Closer, error) { return noLock{}, nil }
+
+// An Open that failed sealed the log that it had just begun, and so vouched for records before it
+// that were never synced: after a loss of power the database did not open.
+func TestFailedOpenVouchedForUnsyncedRecords(t *testing.T) {
+	mem := vfs.NewMem()
+	killed := mustOpen(t, "data", roomyOptions(lockless{mem})) // never closed
+	if err := killed.Put([]byte("a"), []byte("v"), Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.Put([]byte("b"), []byte("v"), Async); err != nil {
+		t.Fatal(err)
+	}
+	full := vfs.NewFault(mem, func(o vfs.Op) error {
+		if o.Kind == vfs.OpCreate && strings.Contains(o.Name, manifestPrefix) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if _, err := Open("data", roomyOptions(lockless{full})); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Open on a full disk: %v", err)
+	}
+	db := mustOpen(t, "data", roomyOptions(mem.Crash(nil, vfs.KeepNone)))
+	if _, err := db.Get([]byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, db)
+	_ = killed.Close()
+}
+
+// A write on a full disk waited for the pacer, up to 8 s for a large value, before it was refused.
+func TestRefusedWriteDoesNotWaitForPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			if o.Kind == vfs.OpWriteAt && strings.HasSuffix(o.Name, tableSuffix) {
+				time.Sleep(300 * time.Millisecond) // a slow disk
+				if full.Load() {
+					return syscall.ENOSPC
+				}
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", Options{FS: fsys, MemtableBytes: 512 << 10})
+		value := make([]byte, 200<<10)
+		for i := range 16 {
+			full.Store(i >= 8)
+			_ = db.Put(fmt.Appendf(nil, "k%d", i), value, NoSync) // refused in the end
+		}
+		time.Sleep(time.Second)
+		if !db.pace.on() {
+			t.Fatal("nothing slows writes down: the test tests nothing")
+		}
+		began := time.Now()
+		err := db.Put([]byte("big"), make([]byte, MaxValueBytes), NoSync)
+		if took := time.Since(began); !errors.Is(err, ErrDiskFull) || took > 10*time.Millisecond {
+			t.Errorf("refused after %v: %v", took, err)
+		}
+		_ = db.Close() // reports the full disk
+	})
+}
+
+// One failure to create a table made the database read only until it was opened again.
+func TestTransientFlushErrorPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fail atomic.Bool
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			if o.Kind == vfs.OpCreate && strings.HasSuffix(o.Name, tableSuffix) && fail.Swap(false) {
+				return syscall.EMFILE
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", roomyOptions(fsys))
+		if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
+			t.Fatal(err)
+		}
+		fail.Store(true)
+		if err := db.Flush(); !errors.Is(err, syscall.EMFILE) || !errors.Is(err, ErrSuspended) {
+			t.Fatalf("Flush: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := db.Put([]byte("k"), []byte("w"), Sync); err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, db)
+	})
+}
+
+// Metrics waited for the commit lock, which a commit holds while it waits for a flush.
+func TestMetricsDuringStall(t *testing.T) {
+	var block atomic.Bool
+	release := make(chan struct{})
+	fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+		if block.Load() && o.Kind == vfs.OpCreate && strings.HasSuffix(o.Name, tableSuffix) {
+			<-release
+		}
+		return nil
+	})
+	db := mustOpen(t, "data", tinyOptions(fsys))
+	block.Store(true)
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < 200 && err == nil; i++ {
+			err = db.Put(fmt.Appendf(nil, "k%06d", i), make([]byte, 100), NoSync)
+		}
+		done <- err
+	}()
+	stalled := func() bool { // the commit lock is held and nobody lets it go
+		if db.commit.TryLock() {
+			db.commit.Unlock()
+			return false
+		}
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		return len(db.frozen) == frozenMax
+	}
+	for !stalled() {
+		time.Sleep(time.Millisecond)
+	}
+	answered := make(chan struct{})
+	go func() { db.Metrics(); close(answered) }()
+	select {
+	case <-answered:
+	case <-time.After(10 * time.Second):
+		t.Error("Metrics hangs while a commit waits for a flush")
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	mustClose(t, db)
+}
+
+// A file system that is mounted read only refused the lock, and so a read-only Open.
+func TestReadOnlyOnReadOnlyFileSystem(t *testing.T) {
+	mem := vfs.NewMem()
+	mustClose(t, mustOpen(t, "data", roomyOptions(mem)))
+	o := roomyOptions(vfs.NewFault(mem, func(o vfs.Op) error {
+		if o.Kind.Writes() {
+			return syscall.EROFS
+		}
+		return nil
+	}))
+	o.ReadOnly = true
+	mustClose(t, mustOpen(t, "data", o))
+	if _, err := Verify(o.FS, "data", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// Iterators were pooled whole: a second Close closed the iterator of whoever came next.
+func TestSecondCloseOfIteratorHitsNobody(t *testing.T) {
+	db := mustOpen(t, "data", roomyOptions(vfs.NewMem()))
+	for i := range 10 {
+		if err := db.Put(fmt.Appendf(nil, "k%d", i), nil, NoSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := db.NewIter(IterOptions{})
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := db.NewIter(IterOptions{})
+	_ = first.Close()
+	n := 0
+	for range second.All() {
+		n++
+	}
+	if err := second.Close(); err != nil || n != 10 || first.First() || first.Next() {
+		t.Errorf("%d of 10 pairs, %v", n, err)
+	}
+	mustClose(t, db)
+}
+
+// The end of a caller's context counted as a failed compaction and held up all others.
+func TestCompactDeadlineHoldsNobodyUp(t *testing.T) {
+	var slow atomic.Bool
+	fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+		if slow.Load() && o.Kind == vfs.OpReadAt {
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	})
+	db := mustOpen(t, "data", Options{
+		FS: fsys, CacheBytes: -1, MemtableBytes: 64 << 10,
+		Compaction: compaction.Config{TableBytes: 4 << 10, LevelZeroTrigger: 100},
+	})
+	for i := range 2000 {
+		if err := db.Put(fmt.Appendf(nil, "k%05d", i*7%2000), make([]byte, 100), NoSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slow.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	err := db.Compact(ctx, nil, nil)
+	slow.Store(false)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Compact: %v", err)
+	}
+	db.mu.Lock()
+	held := time.Until(db.retryAfter)
+	db.mu.Unlock()
+	if held > 0 {
+		t.Errorf("compactions are held up for %v", held)
+	}
+	mustClose(t, db)
+}
+
+// A checkpoint that failed left its links behind, and the next try found the directory not empty.
+func TestCheckpointAgainAfterFailure(t *testing.T) {
+	var full atomic.Bool
+	fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+		if full.Load() && o.Kind == vfs.OpCreate && strings.Contains(o.Name, manifestPrefix) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	db := mustOpen(t, "data", roomyOptions(fsys))
+	if err := errors.Join(db.Put([]byte("k"), []byte("v"), Sync), db.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	full.Store(true)
+	if err := db.Checkpoint("copy"); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	full.Store(false)
+	if err := db.Checkpoint("copy"); err != nil {
+		t.Error(err)
+	}
+	mustClose(t, db)
+}

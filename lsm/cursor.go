@@ -1,0 +1,208 @@
+package lsm
+
+import (
+	"bytes"
+
+	"kvd/compaction"
+	"kvd/sstable"
+)
+
+// cursor is what an Iter works with.
+type cursor struct {
+	db    *DB
+	state *readState
+	seq   sstable.Seq
+	lower []byte
+	upper []byte
+
+	merge    sstable.Merge
+	children []sstable.Iterator
+	mems     []memIter
+	tables   []namedIter
+	levels   []levelIter
+
+	// The pair landed on. Forward it is where merge is. Backward merge has passed it, so key and
+	// value are copies.
+	place place
+	more  bool   // backward: merge is on an entry
+	key   []byte // forward: copy of the key, to skip its older versions
+	value []byte // backward only
+	err   error
+}
+
+type place uint8
+
+const (
+	placeNone     place = iota // not positioned, or past an end
+	placeForward               // merge is on the pair
+	placeBackward              // merge is before the versions of the pair
+)
+
+// open puts the iterators of all runs that can hold a key in bounds under the merge, newest first.
+func (c *cursor) open() {
+	s := c.state
+	hi := c.upper
+	if len(hi) == 0 {
+		hi = nil
+	}
+	c.mems = append(c.mems[:0], memIter{list: &s.mem.list})
+	for _, m := range s.frozen {
+		c.mems = append(c.mems, memIter{list: &m.list})
+	}
+	n := 0
+	for _, t := range s.version.tables[0] {
+		if t.meta.Overlaps(c.lower, hi) {
+			if n == len(c.tables) {
+				c.tables = append(c.tables, namedIter{})
+			}
+			c.tables[n].name = t.name
+			c.tables[n].Init(t.reader, sstable.IterOptions{})
+			n++
+		}
+	}
+	levels := 0
+	c.levels = grow(c.levels, compaction.NumLevels)
+	for level := 1; level < compaction.NumLevels; level++ {
+		if tables := s.version.tables[level]; len(tables) > 0 {
+			c.levels[levels].init(tables, sstable.IterOptions{})
+			levels++
+		}
+	}
+	c.children = c.children[:0]
+	for i := range c.mems {
+		c.children = append(c.children, &c.mems[i])
+	}
+	for i := range c.tables[:n] {
+		c.children = append(c.children, &c.tables[i])
+	}
+	for i := range c.levels[:levels] {
+		c.children = append(c.children, &c.levels[i])
+	}
+	c.merge.Init(c.children)
+}
+
+func grow[T any](s []T, n int) []T {
+	for len(s) < n {
+		s = append(s, *new(T))
+	}
+	return s
+}
+
+func (c *cursor) first() bool {
+	if c.err != nil {
+		return false
+	}
+	if len(c.lower) > 0 {
+		return c.forward(c.merge.SeekGE(c.lower), false)
+	}
+	return c.forward(c.merge.First(), false)
+}
+
+func (c *cursor) last() bool {
+	if c.err != nil {
+		return false
+	}
+	if len(c.upper) > 0 {
+		return c.backward(c.merge.SeekLT(c.upper))
+	}
+	return c.backward(c.merge.Last())
+}
+
+func (c *cursor) seekGE(key []byte) bool {
+	if c.err != nil {
+		return false
+	}
+	if bytes.Compare(key, c.lower) < 0 {
+		key = c.lower
+	}
+	return c.forward(c.merge.SeekGE(key), false)
+}
+
+func (c *cursor) seekLT(key []byte) bool {
+	if c.err != nil {
+		return false
+	}
+	if len(c.upper) > 0 && bytes.Compare(key, c.upper) > 0 {
+		key = c.upper
+	}
+	return c.backward(c.merge.SeekLT(key))
+}
+
+func (c *cursor) next() bool {
+	switch c.place {
+	case placeForward:
+		return c.forward(c.merge.Next(), true)
+	case placeBackward:
+		return c.forward(c.merge.SeekGE(c.key), true)
+	}
+	return false
+}
+
+func (c *cursor) prev() bool {
+	switch c.place {
+	case placeForward:
+		return c.backward(c.merge.SeekLT(c.key))
+	case placeBackward:
+		return c.backward(c.more)
+	}
+	return false
+}
+
+// forward looks from where merge is for the first key with a visible value. If skip, the versions
+// of c.key are passed over.
+func (c *cursor) forward(ok, skip bool) bool {
+	for ; ok; ok = c.merge.Next() {
+		k := c.merge.Key()
+		if k.Seq() > c.seq || skip && bytes.Equal(k.User, c.key) {
+			continue
+		}
+		if len(c.upper) > 0 && bytes.Compare(k.User, c.upper) >= 0 {
+			break
+		}
+		c.key = append(c.key[:0], k.User...)
+		if k.Kind() == sstable.KindPut {
+			c.place = placeForward
+			return true
+		}
+		skip = true
+	}
+	return c.end()
+}
+
+// backward looks from where merge is towards the front for the last key with a visible value. It
+// meets the versions of a key oldest first: the last visible one is the one that counts.
+func (c *cursor) backward(ok bool) bool {
+	for ok {
+		k := c.merge.Key()
+		if bytes.Compare(k.User, c.lower) < 0 {
+			break
+		}
+		c.key = append(c.key[:0], k.User...)
+		put := false
+		for ok && bytes.Equal(k.User, c.key) {
+			if k.Seq() <= c.seq {
+				put = k.Kind() == sstable.KindPut
+				if put {
+					c.value = append(c.value[:0], c.merge.Value()...)
+				}
+			}
+			if ok = c.merge.Prev(); ok {
+				k = c.merge.Key()
+			}
+		}
+		if put && c.merge.Err() == nil {
+			c.place, c.more = placeBackward, ok
+			return true
+		}
+	}
+	return c.end()
+}
+
+// end is the result of a move that did not land.
+func (c *cursor) end() bool {
+	c.place = placeNone
+	if err := c.merge.Err(); err != nil {
+		c.err = err
+	}
+	return false
+}
