@@ -254,6 +254,7 @@ func (db *DB) wholeEdit(v *version, e *edit) *edit {
 		logStart:   db.logStart,
 		lastSeq:    max(db.lastSeq, e.lastSeq),
 		nextFile:   db.fileNum.Load(),
+		logEnd:     e.logEnd,
 		added:      v.all(),
 	}
 	if e.logSegment != 0 {

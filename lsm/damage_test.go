@@ -22,7 +22,6 @@ type damaged struct {
 	disk  *vfs.Mem
 	files map[string][]byte // path -> content
 	want  map[string]string
-	logs  []map[string]string // contents after each write that only the log has
 }
 
 const damageDir = "data"
@@ -56,10 +55,8 @@ func newDamaged(t *testing.T) *damaged {
 	if err := db.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	d.logs = append(d.logs, maps.Clone(d.want))
 	for i := range 6 {
 		put(fmt.Sprintf("key%03d", i*9), fmt.Sprintf("in the log %d", i), Durability(i%2))
-		d.logs = append(d.logs, maps.Clone(d.want))
 	}
 	mustClose(t, db)
 	d.shrink()
@@ -108,9 +105,8 @@ func (d *damaged) typed(what string, err error) {
 	}
 }
 
-// read opens the database, reads everything and demands the right values or a typed error. Where
-// the end of the log is gone, any prefix of the writes in it is right.
-func (d *damaged) read(what string, fsys vfs.FS, readOnly, logCut bool) (refused error) {
+// read opens the database, reads everything and demands the right values or a typed error.
+func (d *damaged) read(what string, fsys vfs.FS, readOnly bool) (refused error) {
 	o := tinyOptions(fsys)
 	o.ReadOnly = readOnly
 	db, err := Open(damageDir, o)
@@ -127,27 +123,20 @@ func (d *damaged) read(what string, fsys vfs.FS, readOnly, logCut bool) (refused
 		d.typed(what+": scan", it.Err())
 		failed = true
 	}
-	want := d.want
-	if logCut {
-		i := slices.IndexFunc(d.logs, func(w map[string]string) bool { return maps.Equal(w, got) })
-		if i >= 0 {
-			want = d.logs[i]
-		}
-	}
-	if !failed && !maps.Equal(got, want) {
-		d.t.Fatalf("%s: scan is silently wrong:%s", what, difference(got, want))
+	if !failed && !maps.Equal(got, d.want) {
+		d.t.Fatalf("%s: scan is silently wrong:%s", what, difference(got, d.want))
 	}
 	for key, value := range got {
-		if want[key] != value {
-			d.t.Fatalf("%s: scan says that %s is %q, not %q", what, key, value, want[key])
+		if d.want[key] != value {
+			d.t.Fatalf("%s: scan says that %s is %q, not %q", what, key, value, d.want[key])
 		}
 	}
 	_ = it.Close()
-	d.backward(what, db, want)
+	d.backward(what, db, d.want)
 	for i := range 90 {
 		key := fmt.Sprintf("key%03d", i)
 		value, err := db.Get([]byte(key))
-		right, ok := want[key]
+		right, ok := d.want[key]
 		switch {
 		case ok && err == nil && string(value) == right:
 		case !ok && errors.Is(err, ErrNotFound):
@@ -183,7 +172,7 @@ func (d *damaged) backward(what string, db *DB, want map[string]string) {
 // only, so nothing heals what the next case needs.
 func TestEveryByteFlipped(t *testing.T) {
 	d := newDamaged(t)
-	if d.read("undamaged", d.disk, true, false) != nil {
+	if d.read("undamaged", d.disk, true) != nil {
 		t.Fatal("does not open undamaged")
 	}
 	step := max(1, 2000/defaultModelSeeds) // 10 under the race detector
@@ -199,7 +188,7 @@ func TestEveryByteFlipped(t *testing.T) {
 			}
 			flip(t, d.disk, name, off)
 			what := fmt.Sprintf("%s, byte %d flipped", name, off)
-			err := d.read(what, d.disk, true, false)
+			err := d.read(what, d.disk, true)
 			if flips++; err != nil {
 				refused[filepath.Base(name)]++
 			}
@@ -237,7 +226,7 @@ func (d *damaged) unchanged(what string, disk *vfs.Mem) {
 }
 
 // variant is a copy of the files that a test damages before it writes them to a disk of their own.
-func (d *damaged) variant(what string, logCut bool, damage func(files map[string][]byte)) {
+func (d *damaged) variant(what string, damage func(files map[string][]byte)) {
 	files := maps.Clone(d.files)
 	damage(files)
 	disk := vfs.NewMem()
@@ -249,7 +238,7 @@ func (d *damaged) variant(what string, logCut bool, damage func(files map[string
 			d.t.Fatal(err)
 		}
 	}
-	err := d.read(what, disk, false, logCut)
+	err := d.read(what, disk, false)
 	if n := disk.OpenFiles(); n != 0 {
 		d.t.Fatalf("%s: %d files left open", what, n)
 	}
@@ -267,26 +256,24 @@ func (d *damaged) variant(what string, logCut bool, damage func(files map[string
 // TestFilesCutMissingSwapped damages files as a whole.
 func TestFilesCutMissingSwapped(t *testing.T) {
 	d := newDamaged(t)
-	isLog := func(name string) bool { return strings.HasSuffix(name, logSuffix) }
 	for _, name := range d.names() {
 		for size := 0; size < len(d.files[name]); size += 512 {
 			what := fmt.Sprintf("%s cut to %d bytes", name, size)
-			// A log that ends early is what a crash leaves: only what is in it may tell.
-			d.variant(what, isLog(name), func(files map[string][]byte) {
+			d.variant(what, func(files map[string][]byte) {
 				files[name] = files[name][:size]
 			})
 		}
-		d.variant(name+" missing", false, func(files map[string][]byte) { delete(files, name) })
-		d.variant(name+" empty", false, func(files map[string][]byte) { files[name] = nil })
-		d.variant(name+" zeros", false, func(files map[string][]byte) {
+		d.variant(name+" missing", func(files map[string][]byte) { delete(files, name) })
+		d.variant(name+" empty", func(files map[string][]byte) { files[name] = nil })
+		d.variant(name+" zeros", func(files map[string][]byte) {
 			files[name] = make([]byte, len(files[name]))
 		})
-		d.variant(name+" longer", false, func(files map[string][]byte) {
+		d.variant(name+" longer", func(files map[string][]byte) {
 			files[name] = append(slices.Clone(files[name]), 1)
 		})
 		for _, other := range d.names() {
 			if other > name {
-				d.variant(name+" and "+other+" swapped", false, func(files map[string][]byte) {
+				d.variant(name+" and "+other+" swapped", func(files map[string][]byte) {
 					files[name], files[other] = files[other], files[name]
 				})
 			}
@@ -300,8 +287,10 @@ func TestForeignDirectories(t *testing.T) {
 		name, base, content string
 		want                func(error) bool
 	}{
-		{"another format", currentName, "rocks-9 MANIFEST-000001 f37d3bb2\n", isCorrupt},
-		{"no text", currentName, "\x00\x01\x02", isCorrupt},
+		{"another engine", currentName, "MANIFEST-000001\n", isFormat},
+		{"another format", currentName, "rocks-9 MANIFEST-000001 f37d3bb2\n", isFormat},
+		{"no text", currentName, "\x00\x01\x02", isFormat},
+		{"a damaged line", currentName, "kvd-1 MANIFEST-000001 f37d3bb2\n", isCorrupt},
 		{"a log without CURRENT", "000007.wal", "x", isCorrupt},
 		{"a table without CURRENT", "000007.sst", "x", isCorrupt},
 		{"a directory of something else", "notes.txt", "x", fine},
@@ -326,7 +315,7 @@ func TestForeignDirectories(t *testing.T) {
 			t.Errorf("%s: the file has become %q, %v", c.name, data, err)
 		}
 	}
-	line := currentLine("rocks-9", "MANIFEST-000001")
+	line := currentLine("kvd-9", "MANIFEST-000001")
 	disk := vfs.NewMem()
 	err := errors.Join(disk.MkdirAll("d"), disk.WriteFile("d/CURRENT", []byte(line)))
 	if err != nil {
@@ -341,6 +330,8 @@ func TestForeignDirectories(t *testing.T) {
 		t.Errorf("read only without a database: %v", err)
 	}
 }
+
+func isFormat(err error) bool { return errors.Is(err, ErrFormat) }
 
 func isCorrupt(err error) bool {
 	_, ok := errors.AsType[*CorruptError](err)

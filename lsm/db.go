@@ -65,6 +65,7 @@ type DB struct {
 	manifest   manifest
 	logSegment uint64 // oldest segment that is needed, and where it starts
 	logStart   wal.Pos
+	logEnd     wal.Pos        // where the log of a database that was closed must end
 	lastSeq    sstable.Seq    // of all tables
 	unsettled  []leveledTable // tables of edits that failed and may be in force all the same
 
@@ -155,6 +156,7 @@ func (db *DB) Close() error {
 	db.work.Broadcast()
 	db.mu.Unlock()
 	var errs []error
+	var sealed wal.Pos
 	broken := db.failure.Load()
 	if broken != nil && !db.opts.ReadOnly {
 		errs = append(errs, broken.err) // what was not synced by then may be lost
@@ -168,17 +170,36 @@ func (db *DB) Close() error {
 	if unproven != nil {
 		errs = append(errs, unproven.Close()) // without the END frame of an orderly close
 	} else if w := db.wal.Load(); w != nil {
-		if err := w.Close(); err != nil && broken == nil {
+		if err := w.Close(); err == nil {
+			sealed = w.End()
+		} else if broken == nil {
 			errs = append(errs, fmt.Errorf("lsm: close the log: %w", err))
 		}
 	}
 	db.awaitIdle()
+	db.sealLog(sealed)
 	errs = append(errs, db.segments.close())
 	errs = append(errs, db.closeFiles()...)
 	if db.lock != nil { // there is none on a medium that cannot be written
 		errs = append(errs, db.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// sealLog has the manifest say where the log of the closed database ends. The log's own END frame
+// vouches for everything before it, but not for itself: a log that lost its last frames, or its
+// last segment, would look like one that ends earlier.
+func (db *DB) sealLog(end wal.Pos) {
+	db.installing.Lock()
+	defer db.installing.Unlock()
+	if end > 0 {
+		e := &edit{logEnd: end}
+		whole := func() *edit { return db.wholeEdit(db.state.Load().version, e) }
+		if err := db.manifest.append(e, whole, db.newFileNum); err != nil {
+			db.log.Warn("the manifest does not vouch for the end of the log", "error", err)
+		}
+	}
+	db.manifest.abandon()
 }
 
 // awaitIdle ends the background loops: first those that change the tree, then the cleaner.
@@ -212,12 +233,8 @@ func (db *DB) drop() {
 	db.mu.Unlock()
 }
 
-// closeFiles closes the tables and the manifest and frees the memtables.
+// closeFiles closes the tables and frees the memtables.
 func (db *DB) closeFiles() (errs []error) {
-	db.installing.Lock()
-	db.manifest.abandon()
-	db.installing.Unlock()
-
 	last := db.state.Swap(nil)
 	db.rcu.synchronize()
 	db.mu.Lock()

@@ -21,12 +21,14 @@ import (
 //	5 table added: level num uid bytes | smallest key, trailer | largest key, trailer |
 //	  min seq, max seq | entries tombstones rawBytes
 //	6 table removed: level num
+//	7 position where the log of a closed database ends
 //
 // The edit that only says that the next file number is 9 is 04 09. An unknown tag is refused.
 type edit struct {
 	databaseID uint64 // 0 = unchanged, as for all the numbers here
 	logSegment uint64
 	logStart   wal.Pos
+	logEnd     wal.Pos
 	lastSeq    sstable.Seq
 	nextFile   uint64
 	added      []leveledTable
@@ -50,6 +52,7 @@ const (
 	editNextFile   = 4
 	editAdd        = 5
 	editRemove     = 6
+	editLogEnd     = 7
 )
 
 var errEdit = errors.New("malformed edit")
@@ -77,6 +80,9 @@ func (e *edit) encode(dst []byte) []byte {
 	}
 	for _, r := range e.removed {
 		dst = u(u(u(dst, editRemove), uint64(r.level)), r.num)
+	}
+	if e.logEnd != 0 {
+		dst = u(u(dst, editLogEnd), uint64(e.logEnd))
 	}
 	return dst
 }
@@ -106,6 +112,8 @@ func decodeEdit(data []byte) (*edit, error) {
 			e.added = append(e.added, r.table())
 		case editRemove:
 			e.removed = append(e.removed, removedTable{level: r.level(), num: r.uint()})
+		case editLogEnd:
+			e.logEnd = wal.Pos(r.uint())
 		default:
 			return nil, fmt.Errorf("%w: unknown tag %d", errEdit, tag)
 		}

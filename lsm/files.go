@@ -31,7 +31,10 @@ const (
 )
 
 // formatName is the first word of CURRENT; another one is another format.
-const formatName = "kvd-1"
+const (
+	formatFamily = "kvd-"
+	formatName   = formatFamily + "1"
+)
 
 func tableName(dir string, num uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%06d%s", num, tableSuffix))
@@ -111,6 +114,9 @@ func readCurrent(fs vfs.FS, dir string) (manifest uint64, err error) {
 	line, err := readSmall(fs, name)
 	if err != nil {
 		return 0, err
+	}
+	if !strings.HasPrefix(line, formatFamily) {
+		return 0, fmt.Errorf("%w: %s is not of this kind of database", ErrFormat, name)
 	}
 	fields := strings.Fields(line)
 	if len(fields) != 3 || line != strings.Join(fields, " ")+"\n" {

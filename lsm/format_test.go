@@ -168,7 +168,7 @@ func TestEditRefusesMalformed(t *testing.T) {
 		}
 	}
 	for name, s := range map[string]string{
-		"unknown tag":         "07 01",
+		"unknown tag":         "08 01",
 		"tag 0":               "00",
 		"level 7":             "06 07 03",
 		"level of a table":    "05 07 08 ff01 8020  01 61 8102  01 62 00  01 03  04 01 32",

@@ -180,6 +180,7 @@ func (db *DB) load(num uint64) error {
 		if e.logSegment != 0 {
 			db.logSegment, db.logStart = e.logSegment, e.logStart
 		}
+		db.logEnd = e.logEnd // of the last edit: any other comes before the log went on
 		db.lastSeq = max(db.lastSeq, e.lastSeq)
 		db.fileNum.Store(max(db.fileNum.Load(), e.nextFile))
 		for _, r := range e.removed {

@@ -39,6 +39,10 @@ func (db *DB) replay() (*replayer, error) {
 		}
 	}
 	result, err := wal.Recover(r.segments, db.logStart, r.apply)
+	if err == nil && result.End < db.logEnd {
+		err = r.damaged(fmt.Errorf("the log ends at position %d, but when the database was closed "+
+			"it ended at %d", result.End, db.logEnd))
+	}
 	if err == nil {
 		err = r.finish()
 	}
@@ -136,7 +140,7 @@ func (r *replayer) apply(record []byte) error {
 
 // damaged reports a record that passed its checksum and still cannot be: something wrote it so.
 func (r *replayer) damaged(err error) error {
-	name := logName(r.db.dir, r.segments[0].Number)
+	name := logName(r.db.dir, r.db.logSegment)
 	return &CorruptError{File: name, Offset: -1, Reason: err.Error()}
 }
 
