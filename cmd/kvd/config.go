@@ -95,14 +95,34 @@ func settingNames(cmd *cobra.Command) []string {
 	return slices.Compact(names)
 }
 
+// configBytesMax bounds what is read of a config file; all the settings take a few lines.
+const configBytesMax = 1 << 20
+
 // readConfig reads a TOML file of settings. Anything in it that is no setting is an error: a
 // misspelt key must not go unnoticed.
 func readConfig(path string, known []string) (map[string]string, error) {
 	if path == "" {
 		return nil, nil
 	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("config file: %w", err)
+	}
+	if info.Size() > configBytesMax {
+		return nil, fmt.Errorf("config file %s: %d bytes, more than %d", path, info.Size(),
+			configBytesMax)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("config file: %w", err)
+	}
+	return parseConfig(path, string(text), known)
+}
+
+// parseConfig is readConfig for the text of the file.
+func parseConfig(path, text string, known []string) (map[string]string, error) {
 	var raw map[string]any
-	if _, err := toml.DecodeFile(path, &raw); err != nil {
+	if _, err := toml.Decode(text, &raw); err != nil {
 		return nil, fmt.Errorf("config file %s: %w", path, err)
 	}
 	values := make(map[string]string, len(raw))
