@@ -84,7 +84,7 @@ func (db *DB) await(log *wal.Writer, pos wal.Pos, d Durability) error {
 		}
 	}
 	if err != nil {
-		return db.fail("write the log", err)
+		return fmt.Errorf("%w: %w", ErrInDoubt, db.fail("write the log", err))
 	}
 	return nil
 }

@@ -91,8 +91,8 @@ type DB struct {
 }
 
 // Put sets the value of key. Key and value are copied. The error is nil once the pair has the
-// durability asked for; a *KeySizeError or *ValueSizeError says that nothing was written. After
-// any other error the write may or may not be there, but never in part.
+// durability asked for. An error that is ErrInDoubt says that the write may or may not be there,
+// but never in part; any other, such as *KeySizeError, that nothing was written.
 func (db *DB) Put(key, value []byte, d Durability) error {
 	b := db.batch()
 	b.Put(key, value)

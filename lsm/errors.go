@@ -19,12 +19,16 @@ var (
 	// the log or the manifest, which makes further promises impossible. Reads go on. The cause is
 	// wrapped.
 	ErrReadOnly = errors.New("lsm: read only")
+	// ErrInDoubt says that a write may or may not have happened, whole: it was made visible, but its
+	// durability could not be had. The cause is wrapped. A write that fails without it did not
+	// happen.
+	ErrInDoubt = errors.New("lsm: outcome unknown")
 	// ErrDiskFull says that the file system has no room. Writes fail fast until there is room, then
-	// resume by themselves. A write that failed so may or may not be there, whole.
+	// resume by themselves.
 	ErrDiskFull = errors.New("lsm: disk full")
 	// ErrSuspended says that a table, a memtable or a log segment could not be made, for want of
-	// file handles say. Nothing is lost. Writes fail fast until it can, then resume by themselves;
-	// one that failed so may or may not be there, whole. The cause is wrapped.
+	// file handles say. Nothing is lost. Writes fail fast until it can, then resume by themselves.
+	// The cause is wrapped.
 	ErrSuspended = errors.New("lsm: writes suspended")
 	// ErrLocked says that another process, or another DB in this one, has the directory open.
 	ErrLocked = vfs.ErrLocked

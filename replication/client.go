@@ -138,6 +138,9 @@ func (c *Client) write(ctx context.Context, r *request) error {
 		return c.callError(err)
 	}
 	_, err = decodeAnswer(out)
+	if _, malformed := errors.AsType[*MessageError](err); malformed {
+		return fmt.Errorf("%w: %w", ErrInDoubt, err) // the node has answered, but what?
+	}
 	return err
 }
 

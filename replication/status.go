@@ -86,6 +86,9 @@ func appendError(dst []byte, err error, write bool) []byte {
 	if e, ok := errors.AsType[*lsm.BatchSizeError](err); ok {
 		return appendSize(dst, statusBatchSize, e.Bytes)
 	}
+	if write && errors.Is(err, lsm.ErrInDoubt) {
+		return appendText(dst, statusInDoubt, err)
+	}
 	for _, t := range textStatuses {
 		if errors.Is(err, t.sentinel) {
 			return appendText(dst, t.status, err)
