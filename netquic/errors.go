@@ -20,12 +20,13 @@ const (
 	ReasonTruncated    Reason = 5 // the lane ended inside a frame
 	ReasonSlowFrame    Reason = 6 // a frame was begun and not completed in time
 	ReasonSlowReader   Reason = 7 // answers were not taken in time
-	reasonCount               = 8
+	ReasonUnstarted    Reason = 8 // the server stopped, having executed nothing on this connection
+	reasonCount               = 9
 )
 
 var reasonNames = [reasonCount]string{
 	"done", "shutdown", "frame too long", "unknown kind", "malformed frame", "truncated frame",
-	"slow frame", "slow reader",
+	"slow frame", "slow reader", "unstarted",
 }
 
 func (r Reason) String() string {
@@ -116,6 +117,17 @@ type SizeError struct {
 
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("netquic: request frame of %d bytes, limit %d", e.Bytes, e.MaxBytes)
+}
+
+// isUnstarted tells the ends of a connection by which the server says that it has executed nothing
+// on it: its handshake was refused, or it came while the server was shutting down.
+func isUnstarted(err error) bool {
+	var te *quic.TransportError
+	if errors.As(err, &te) {
+		return te.Remote && te.ErrorCode == quic.ConnectionRefused
+	}
+	var ce *CloseError
+	return errors.As(err, &ce) && ce.Remote && ce.Reason == ReasonUnstarted
 }
 
 // closeCause turns the error a QUIC connection ended with into ours.

@@ -26,7 +26,9 @@ type Options struct {
 	// MaxInFlight bounds the calls of one connection waiting for or running in Handler.Call; one
 	// more is answered with ErrOverloaded. Default 4096.
 	MaxInFlight int
-	// MaxInFlightBytes bounds the request bytes of these calls. Default 64 MiB.
+	// MaxInFlightBytes bounds the bytes of these calls: their requests, and their answers that wait
+	// to be taken by the client. When answers are expected to take more than a quarter of it, calls
+	// wait with being started. Default 64 MiB.
 	MaxInFlightBytes int64
 	// FrameTimeout is how long a frame may take from its first byte to its last, and a batch of
 	// answers to be taken by the client; large ones get as much again for every 64 KiB read and

@@ -111,7 +111,7 @@ func (v *verifier) verify(cs tls.ConnectionState) error {
 		return err
 	case known && want != got:
 		return &PinMismatchError{Addr: v.addr, Want: want, Got: got, File: v.file}
-	case !known && !isLoopback(v.addr):
+	case !known && !IsLoopback(v.addr):
 		return &UnknownServerError{Addr: v.addr, Pin: got, File: v.file}
 	}
 	return nil
@@ -124,10 +124,17 @@ func (v *verifier) remember(cs tls.ConnectionState) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, known, err := v.lookup(); err != nil || known {
+	got := pinOf(cs.PeerCertificates[0])
+	want, known, err := v.lookup()
+	switch {
+	case err != nil:
 		return err
+	case known && want != got: // another process has learned it since verify looked
+		return &PinMismatchError{Addr: v.addr, Want: want, Got: got, File: v.file}
+	case known:
+		return nil
 	}
-	return Remember(v.file, v.addr, pinOf(cs.PeerCertificates[0]))
+	return Remember(v.file, v.addr, got)
 }
 
 // Remember makes p the pin of addr in a known servers file, making the file if there is none. It
@@ -193,7 +200,9 @@ func findPin(text []byte, addr, file string) (Pin, bool, error) {
 	return Pin{}, false, nil
 }
 
-func isLoopback(addr string) bool {
+// IsLoopback tells whether addr (host:port) can be reached from this machine only: its host is
+// localhost or a loopback IP address. Names are not resolved.
+func IsLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false

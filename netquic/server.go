@@ -183,9 +183,10 @@ func (s *Server) accept() error {
 		}
 		c := newServerConn(s, qc)
 		s.mu.Lock()
-		if s.closed {
+		if s.draining.Load() { // before mu was taken: else drain sees the connection
 			s.mu.Unlock()
-			c.close(ReasonShutdown, "")
+			c.close(ReasonUnstarted, "")
+			s.counters.closed[ReasonUnstarted].Add(1)
 			continue
 		}
 		s.conns[c] = struct{}{}
@@ -238,7 +239,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // drain waits until nothing is in flight, ends all lanes, and waits until their clients, having
-// read everything, have closed the connections.
+// read everything, have closed the connections. Connections on which nothing was ever sent have no
+// lanes to end, but a request may be on its way: the reason they are closed with tells the client
+// that it was not executed.
 func (s *Server) drain(ctx context.Context) error {
 	for s.inFlight.Load() > 0 {
 		select {
@@ -249,14 +252,13 @@ func (s *Server) drain(ctx context.Context) error {
 	}
 	conns := s.connections()
 	for _, c := range conns {
-		c.endLanes()
+		if !c.endLanes() {
+			c.close(ReasonUnstarted, "")
+		}
 	}
 	linger, cancel := context.WithTimeout(ctx, lingerTimeout)
 	defer cancel()
 	for _, c := range conns {
-		if !c.used() {
-			continue
-		}
 		select {
 		case <-c.ctx.Done():
 		case <-linger.Done():

@@ -22,13 +22,17 @@ type serverConn struct {
 	calls atomic.Int64 // in Handler.Call or waiting for it
 	bytes atomic.Int64 // of their requests
 
+	answers answerGate // of calls that Handler.Call answers
+
 	mu    sync.Mutex
 	lanes []*serverLane
 	ended bool // endLanes was called: new lanes end at once
 }
 
 func newServerConn(s *Server, qc *quic.Conn) *serverConn {
-	return &serverConn{s: s, qc: qc, ctx: qc.Context()}
+	c := &serverConn{s: s, qc: qc, ctx: qc.Context()}
+	c.answers.open(s.o.MaxInFlightBytes / answerShare)
+	return c
 }
 
 // run takes the client's lanes until the connection ends.
@@ -52,6 +56,7 @@ func (c *serverConn) run() {
 		go l.write()
 	}
 	<-c.ctx.Done()
+	c.answers.wake()
 	c.s.counters.countClosed(context.Cause(c.ctx))
 	c.s.forget(c)
 }
@@ -64,26 +69,21 @@ func (c *serverConn) close(reason Reason, detail string) {
 }
 
 // endLanes ends all lanes once what is queued on them is written: the client then knows that
-// whatever it got no answer for was not executed.
-func (c *serverConn) endLanes() {
+// whatever it got no answer for was not executed. It tells whether there were any.
+func (c *serverConn) endLanes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
 	for _, l := range c.lanes {
 		l.out.close()
 	}
-}
-
-// used tells whether the client has ever sent anything.
-func (c *serverConn) used() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return len(c.lanes) > 0
 }
 
 // admit takes a call of this connection in, or tells that there are too many.
 func (c *serverConn) admit(bytes int) bool {
 	calls, held := c.calls.Add(1), c.bytes.Add(int64(bytes))
+	held += c.answers.held.Load()
 	if calls == 1 || calls <= int64(c.s.o.MaxInFlight) && held <= c.s.o.MaxInFlightBytes {
 		c.s.enter()
 		c.s.counters.inFlight.Add(1)
@@ -191,6 +191,10 @@ func (l *serverLane) batch(now time.Time) error {
 		if !ok {
 			break
 		}
+		if l.armed { // its frame is whole; what is behind is new, and this end may be slow now
+			l.slow.Stop()
+			l.armed = false
+		}
 		l.count++
 		switch {
 		case draining:
@@ -279,8 +283,9 @@ func (l *serverLane) flush() {
 }
 
 // watch gives an incomplete frame FrameTimeout from its first byte, and again for every 64 KiB of
-// it that arrive. A timer of its own, because a read deadline would cost an allocation and two
-// locks per read.
+// it that arrive. A frame that begins behind one completed by the same read starts afresh: batch
+// has stopped the timer. A timer of its own, because a read deadline would cost an allocation and
+// two locks per read.
 func (l *serverLane) watch() {
 	n := l.in.partial()
 	switch {

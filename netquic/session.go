@@ -72,11 +72,12 @@ func (s *session) closeIfDrained() {
 	}
 }
 
-// close ends the connection; waiting calls fail with cause.
+// close ends the connection; waiting calls fail with cause, or are sent again when it says that the
+// server has started none of them.
 func (s *session) close(reason Reason, detail string, cause error) {
 	s.retired.Store(true)
 	for _, l := range s.lanes {
-		l.fail(cause, false)
+		l.fail(cause, isUnstarted(cause))
 	}
 	s.qc.CloseWithError(quic.ApplicationErrorCode(reason), detail)
 }
@@ -282,14 +283,12 @@ func (l *clientLane) cause(err error) error {
 }
 
 // fail ends the lane and all calls waiting on it. Calls may be sent again when the server has
-// vouched for not having executed them, or when they had not been given to the stream yet.
+// vouched for not having executed them, or when they had not been given to the stream yet. It may
+// be called more than once, and must do its work on a dead lane too: a writer that noticed first
+// has ended the lane, but has woken nobody.
 func (l *clientLane) fail(cause error, vouched bool) {
 	w := l.out
 	w.mu.Lock()
-	if w.state == writerDead {
-		w.mu.Unlock()
-		return
-	}
 	taken := w.taken
 	w.dieLocked()
 	w.mu.Unlock()

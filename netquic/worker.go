@@ -68,9 +68,13 @@ func takeJob() *job { return jobs.Get().(*job) }
 // serve runs the call, queues its answer and gives the job back.
 func (j *job) serve() {
 	l := j.lane
+	gate, kind := &l.c.answers, kindOf(j.req)
+	reserved := gate.enter(j.ctx, kind)
 	j.resp = j.answer()
+	gate.answered(kind, reserved, int64(len(j.resp)))
 	l.c.s.counters.bytesOut.Add(uint64(len(j.resp)))
 	l.out.send(j.resp)
+	gate.leave(int64(len(j.resp)))
 	l.c.release(len(j.req))
 
 	if cap(j.req) > retainBufferBytes {
