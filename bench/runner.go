@@ -131,6 +131,7 @@ func (r *runner) newWorker(i int, load *Workload, zipf Zipf) *worker {
 
 func (r *runner) reset() {
 	r.rec.reset()
+	r.late = 0
 	r.stopped.Store(false)
 	for _, w := range r.workers {
 		w.samples, w.hash = w.samples[:0], 0

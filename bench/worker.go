@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -25,7 +24,10 @@ type worker struct {
 
 	// Of the scan under way.
 	visit func(key, value []byte) bool // visitPair, bound once
+	seen  int                          // pairs visited, also those of other key spaces
+	due   uint64                       // slot of the first loaded key that may still follow
 	last  []byte                       // key of the pair before
+	cut   bool                         // the run ended before the scan did
 	wrong error
 }
 
@@ -118,7 +120,7 @@ func (w *worker) do() {
 			o.bytes += len(w.key) + len(w.value)
 		}
 	case Scan:
-		w.last, w.wrong = w.last[:0], nil
+		w.beginScan()
 		o.entries, o.err = w.run.target.Scan(w.key, w.op.count, w.visit)
 	case Ping:
 		o.err = w.pinger.Ping()
@@ -139,6 +141,7 @@ func (w *worker) get() {
 // visitPair takes one pair of a scan. It touches key and value, so that a store cannot get away
 // with not loading them.
 func (w *worker) visitPair(key, value []byte) bool {
+	w.seen++
 	w.outcome.bytes += len(key) + len(value)
 	w.fold(uint64(len(key))<<32 ^ uint64(len(value)))
 	if len(key) >= 8 {
@@ -150,7 +153,8 @@ func (w *worker) visitPair(key, value []byte) bool {
 	if w.run.spec.Ledger != nil && w.wrong == nil {
 		w.wrong = w.checkPair(key, value)
 	}
-	return w.wrong == nil && (w.op.count >= 0 || !w.run.stopped.Load())
+	w.cut = w.op.count < 0 && w.run.stopped.Load()
+	return w.wrong == nil && !w.cut
 }
 
 // fold mixes x into the hash over all that was read.
@@ -207,7 +211,7 @@ func (w *worker) verify() error {
 	var err error
 	switch op.kind {
 	case Scan:
-		return w.wrong
+		return w.checkScan()
 	case Read, ReadModifyWrite:
 		err = w.checkRead()
 	}
@@ -223,6 +227,8 @@ func (w *worker) checkRead() error {
 		switch {
 		case n.layer() == layerMissing:
 			return nil
+		case n.layer() == layerLoaded && w.floor == anyVersion:
+			return &ValueError{n, "lost: it was loaded"}
 		case n.layer() == layerLoaded && w.floor != 0:
 			return &ValueError{n, fmt.Sprintf("lost: version %x was acknowledged", w.floor)}
 		case n.layer() != layerLoaded && w.run.front.failed.Load() == 0:
@@ -245,32 +251,4 @@ func (w *worker) judge(n Number, floor uint64, value []byte) error {
 		return nil
 	}
 	return w.run.spec.Ledger.check(n, floor, version)
-}
-
-// checkPair judges one pair of a scan: its order, its value, and whether an acknowledged key should
-// have stood between it and the pair before. Keys that are not of the key space are left alone.
-func (w *worker) checkPair(key, value []byte) error {
-	n, ok := w.run.space.Parse(key)
-	if !ok {
-		return nil
-	}
-	from := w.op.number.Slot() // first loaded key that had to appear since the pair before
-	if len(w.last) > 0 {
-		before, _ := w.run.space.Parse(w.last)
-		from = before.Slot() + 1
-	}
-	if bytes.Compare(key, w.key) < 0 || bytes.Compare(key, w.last) <= 0 {
-		return &ValueError{n, fmt.Sprintf("out of order in a scan: after %q", w.last)}
-	}
-	w.last = append(w.last[:0], key...)
-	end := n.Slot()
-	if n.layer() != layerLoaded {
-		end++
-	}
-	for i := from; i < end; i++ {
-		if w.run.spec.Ledger.floor(i) != 0 {
-			return &ValueError{w.run.space.Loaded(i), "lost: a scan skipped it"}
-		}
-	}
-	return w.judge(n, 0, value)
 }

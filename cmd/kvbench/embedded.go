@@ -3,6 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"kvd/bench"
@@ -19,6 +24,9 @@ type embedded struct {
 
 func openEmbedded(ctx context.Context, dir string, d lsm.Durability,
 	cacheBytes int64) (store, error) {
+	if err := checkDirectory(dir); err != nil {
+		return nil, err
+	}
 	if cacheBytes == 0 {
 		cacheBytes = -1 // none; 0 would mean the default
 	}
@@ -27,6 +35,38 @@ func openEmbedded(ctx context.Context, dir string, d lsm.Durability,
 		return nil, err
 	}
 	return &embedded{ctx, db, d, &counters{last: db.Metrics()}}, nil
+}
+
+// checkDirectory refuses to put a database among the files of somebody else. What an engine leaves
+// that died before it wrote CURRENT is its own to judge.
+func checkDirectory(dir string) error {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("embedded target: %w", err)
+	}
+	foreign := ""
+	for _, f := range files {
+		name := f.Name()
+		ours := name == "LOCK" || strings.HasPrefix(name, "MANIFEST-")
+		switch filepath.Ext(name) {
+		case ".wal", ".sst", ".tmp":
+			ours = true
+		}
+		if name == "CURRENT" {
+			return nil
+		}
+		if !ours && foreign == "" {
+			foreign = name
+		}
+	}
+	if foreign != "" {
+		return usagef("--target embedded:%s: the directory holds no database but other files, "+
+			"%s among them; name an empty or a new one", dir, foreign)
+	}
+	return nil
 }
 
 func (e *embedded) remote() bool { return false }

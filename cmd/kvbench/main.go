@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return checkWorkloads(args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.check(); err != nil {
+			if err := s.check(args); err != nil {
 				return err
 			}
 			return measure(cmd.Context(), s, args, stdout, stderr)

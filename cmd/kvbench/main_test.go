@@ -8,7 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"kvd/bench"
+	"kvd/lsm"
 )
 
 func kvbench(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -106,13 +109,144 @@ func TestFailures(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"fillseq", "--target", "embedded:" + file, "--keys", "10"},
-		{"ping", "--target", "embedded:" + filepath.Join(dir, "db"), "--keys", "10"},
 		{"fillseq", "--target", "embedded:" + filepath.Join(dir, "db"), "--keys", "10",
 			"--json", filepath.Join(dir, "no", "such", "dir")},
 	} {
 		if code, _, stderr := kvbench(t, args...); code != exitFailed || stderr == "" {
 			t.Errorf("%q: exit %d, %q", args, code, stderr)
 		}
+	}
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// Nothing is made when a workload cannot run there.
+func TestEmbeddedTargetIsNotPinged(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "db")
+	code, _, stderr := kvbench(t, "fillseq", "ping", "--target", "embedded:"+db, "--keys", "10")
+	if code != exitUsage || !strings.Contains(stderr, "cannot be pinged") || isDir(db) {
+		t.Errorf("exit %d, database made: %v, %q", code, isDir(db), stderr)
+	}
+}
+
+func TestEmbeddedTargetSparesOtherFiles(t *testing.T) {
+	for name, want := range map[string]int{
+		"letter.txt": exitUsage, "notes.d": exitUsage, "LOCK": exitDone, "CURRENT.tmp": exitDone,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, _, stderr := kvbench(t, "fillseq", "--target", "embedded:"+dir, "--keys", "10")
+		if code != want || want != exitDone && !strings.Contains(stderr, name) {
+			t.Errorf("%s: exit %d, want %d: %q", name, code, want, stderr)
+		}
+		files, err := os.ReadDir(dir)
+		if err != nil || want != exitDone && len(files) != 1 {
+			t.Errorf("%s: %d files, %v", name, len(files), err)
+		}
+	}
+}
+
+// A database with a stranger's file in it is still a database.
+func TestEmbeddedTargetOpensItsDatabase(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		code, _, stderr := kvbench(t, "fillseq", "--target", "embedded:"+dir, "--keys", "10")
+		if code != exitDone {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "letter.txt"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A second session knows that the keys were there, and tells when nearly all are lost.
+func TestSecondSessionVerifies(t *testing.T) {
+	target := "embedded:" + t.TempDir()
+	for _, args := range [][]string{
+		{"fillseq", "--keys", "500"},
+		{"readrandom", "fullscan", "--keys", "500"},
+		{"ycsb-a", "ycsb-e", "--keys", "500"},
+	} {
+		args = append(args, "--target", target, "--verify", "--ops", "500", "--workers", "2")
+		if code, _, stderr := kvbench(t, args...); code != exitDone {
+			t.Errorf("%q: exit %d, %q", args, code, stderr)
+		}
+	}
+	// A database of the keys alone that Loaded looks for.
+	dir := t.TempDir()
+	db, err := lsm.Open(dir, lsm.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	space, err := bench.NewKeyspace(100_000, bench.DefaultKeyBytes, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	present := recorder{space: space, values: bench.NewValues(100, 1), db: db}
+	s := bench.Spec{Workload: "readrandom", Keys: 100_000, Seed: 1}
+	if there, err := bench.Loaded(&present, s); !there || err != nil {
+		t.Fatal(there, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"readrandom", "scan", "fullscan"} {
+		code, _, stderr := kvbench(t, name, "--target", "embedded:"+dir, "--verify",
+			"--keys", "100k", "--ops", "1000")
+		if code != exitFailed || !strings.Contains(stderr, "lost") {
+			t.Errorf("%s with nearly all keys lost: exit %d, %q", name, code, stderr)
+		}
+	}
+}
+
+// recorder writes each key that is asked for.
+type recorder struct {
+	bench.Target
+	space  *bench.Keyspace
+	values *bench.Values
+	db     *lsm.DB
+}
+
+func (r *recorder) Get(dst, key []byte) ([]byte, bool, error) {
+	n, _ := r.space.Parse(key)
+	value := r.values.Append(dst, n, 1)
+	return value, true, r.db.Put(key, value, lsm.NoSync)
+}
+
+func TestEnvironment(t *testing.T) {
+	read := func(args ...string) settings {
+		var s settings
+		f := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s.addTo(f)
+		if err := f.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, name := range []string{"KVD_TARGET", "KVD_ADDR", "KVD_KNOWN_NODES"} {
+		t.Setenv(name, "")
+	}
+	if s := read(); s.target != "quic://127.0.0.1:7400" || s.network.knownNodes != "" {
+		t.Errorf("without environment: %+v", s)
+	}
+	t.Setenv("KVD_ADDR", "a:1")
+	t.Setenv("KVD_KNOWN_NODES", "nodes")
+	if s := read(); s.target != "quic://a:1" || s.network.knownNodes != "nodes" {
+		t.Errorf("KVD_ADDR and KVD_KNOWN_NODES: %+v", s)
+	}
+	t.Setenv("KVD_TARGET", "embedded:db")
+	if s := read(); s.target != "embedded:db" {
+		t.Errorf("KVD_TARGET: %+v", s)
+	}
+	s := read("--target", "quic://b:2", "--known-nodes", "others")
+	if s.target != "quic://b:2" || s.network.knownNodes != "others" {
+		t.Errorf("flags: %+v", s)
 	}
 }
 

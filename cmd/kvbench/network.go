@@ -29,8 +29,9 @@ func (s *networkSettings) addTo(f *pflag.FlagSet) {
 	f.IntVar(&s.lanes, "lanes", 1, "lanes per connection, used in turn")
 	f.DurationVar(&s.timeout, "timeout", 10*time.Second,
 		"how long to wait for one answer of a node")
-	f.StringVar(&s.knownNodes, "known-nodes", "",
-		"file that remembers the keys of nodes (default: known_nodes in your kvd config directory)")
+	f.StringVar(&s.knownNodes, "known-nodes", os.Getenv("KVD_KNOWN_NODES"),
+		"file that remembers the keys of nodes (KVD_KNOWN_NODES; else known_nodes in your kvd "+
+			"config directory)")
 	f.StringVar(&s.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
 }
 

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"kvd/bench"
 	"kvd/lsm"
 )
 
@@ -38,8 +40,8 @@ type settings struct {
 func (s *settings) addTo(f *pflag.FlagSet) {
 	s.keys = 1_000_000
 	f.SortFlags = false
-	f.StringVar(&s.target, "target", "quic://127.0.0.1:7400",
-		"what to load: quic://HOST:PORT or embedded:DIR")
+	f.StringVar(&s.target, "target", targetFromEnvironment(),
+		"what to load: quic://HOST:PORT or embedded:DIR (KVD_TARGET, or HOST:PORT in KVD_ADDR)")
 	f.Var(&s.keys, "keys", "number of keys, like 500k or 10M")
 	f.IntVar(&s.keyBytes, "key-size", 16, "bytes per key")
 	f.IntVar(&s.valueBytes, "value-size", 100, "bytes per value")
@@ -55,15 +57,29 @@ func (s *settings) addTo(f *pflag.FlagSet) {
 	f.Float64Var(&s.readRatio, "read-ratio", 0.5, "share of reads in mixed")
 	f.IntVar(&s.scanKeys, "scan-keys", 10, "pairs per scan")
 	f.Uint64Var(&s.seed, "seed", 1, "decides keys, values and their order")
-	f.BoolVar(&s.verify, "verify", false, "check every value read; fail on the first wrong one")
-	f.BoolVar(&s.noLoad, "no-load", false, "do not write keys that a workload wants to read")
+	f.BoolVar(&s.verify, "verify", false, "check every value read; fail on the first wrong or lost one")
+	f.BoolVar(&s.noLoad, "no-load", false, "do not write keys that a workload wants to read, "+
+		"nor count those as lost that were not there before")
 	f.StringVar(&s.json, "json", "", "write the results to this file as JSON (- = stdout)")
 	f.StringVar(&s.html, "html", "", "write the results to this file as a page with pictures")
 	f.IntVar(&s.cacheMB, "cache", 64, "MiB of block cache of an embedded target")
 	s.network.addTo(f)
 }
 
-func (s *settings) check() error {
+// targetFromEnvironment is the target when no flag names one. KVD_ADDR is where kvd itself looks
+// for its node.
+func targetFromEnvironment() string {
+	if target := os.Getenv("KVD_TARGET"); target != "" {
+		return target
+	}
+	if addr := os.Getenv("KVD_ADDR"); addr != "" {
+		return "quic://" + addr
+	}
+	return "quic://127.0.0.1:7400"
+}
+
+// check refuses what makes no sense, before anything is opened.
+func (s *settings) check(workloads []string) error {
 	switch {
 	case s.keys == 0:
 		return usagef("--keys: at least 1")
@@ -82,6 +98,11 @@ func (s *settings) check() error {
 	}
 	switch kind, where, _ := strings.Cut(s.target, ":"); {
 	case kind == "embedded" && where != "":
+		for _, name := range workloads {
+			if w, _ := bench.WorkloadByName(name); w.Share[bench.Ping] > 0 {
+				return usagef("%s needs a node: an embedded target cannot be pinged", name)
+			}
+		}
 		return nil
 	case kind == "quic" && strings.HasPrefix(where, "//"):
 		host, port, err := net.SplitHostPort(where[2:])
