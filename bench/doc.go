@@ -48,7 +48,7 @@
 //
 // With a Ledger the runner knows which version of each loaded key was acknowledged. A read that
 // finds no value, a value older than the one acknowledged before the read began, or one that nobody
-// wrote is a failure; so is a scan that does so for one of its pairs, that skips an acknowledged key,
+// wrote is a failure; so is a scan with such a pair, one that skips an acknowledged key,
 // ends before one with fewer pairs than asked for, or returns keys out of order. When Loaded found
 // the keys of an earlier process there, each of them counts as acknowledged, in any version. Keys
 // inserted beyond the loaded ones are missed by a read, not by a scan. The first offence is in

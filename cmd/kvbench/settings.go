@@ -57,7 +57,8 @@ func (s *settings) addTo(f *pflag.FlagSet) {
 	f.Float64Var(&s.readRatio, "read-ratio", 0.5, "share of reads in mixed")
 	f.IntVar(&s.scanKeys, "scan-keys", 10, "pairs per scan")
 	f.Uint64Var(&s.seed, "seed", 1, "decides keys, values and their order")
-	f.BoolVar(&s.verify, "verify", false, "check every value read; fail on the first wrong or lost one")
+	f.BoolVar(&s.verify, "verify", false,
+		"check every value read; fail on the first wrong or lost one")
 	f.BoolVar(&s.noLoad, "no-load", false, "do not write keys that a workload wants to read, "+
 		"nor count those as lost that were not there before")
 	f.StringVar(&s.json, "json", "", "write the results to this file as JSON (- = stdout)")
