@@ -38,7 +38,8 @@ func (p *program) openStore(ctx context.Context, dir string, readOnly bool) (sto
 	return offline{db}, nil
 }
 
-// openOffline opens a database that must exist, unless it is opened for writing.
+// openOffline opens a database that must exist, unless it is opened for writing. It makes none in a
+// directory with files of others.
 func openOffline(dir string, readOnly bool) (*lsm.DB, error) {
 	info, err := os.Stat(dir)
 	switch {
@@ -48,6 +49,11 @@ func openOffline(dir string, readOnly bool) (*lsm.DB, error) {
 		return nil, fmt.Errorf("%s: not a directory", dir)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
+	}
+	if !readOnly {
+		if err := checkDataDir(dir); err != nil {
+			return nil, err
+		}
 	}
 	db, err := lsm.Open(dir, lsm.Options{ReadOnly: readOnly})
 	if err != nil {
@@ -124,8 +130,12 @@ type bulkReport struct {
 
 // bulkNote is one thing that was left out, and why.
 type bulkNote struct {
-	Name   string `json:"name"`
-	Reason string `json:"reason"`
+	name   string // a key or a path as it is: any bytes
+	reason string // may hold such names
+}
+
+func (n bulkNote) String() string {
+	return printable([]byte(n.name)) + ": " + harmless(n.reason)
 }
 
 const notesMax = 1000
@@ -168,7 +178,7 @@ func (r *bulkReport) leaveOut(name, reason string, failure bool) {
 }
 
 // print reports to the user: what was left out to stderr, the result to stdout.
-func (r *bulkReport) print(p *program, did string) error {
+func (r *bulkReport) print(p *program, command, did string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	const shown = 20
@@ -176,10 +186,10 @@ func (r *bulkReport) print(p *program, did string) error {
 		if i == shown && p.output != outputJSON {
 			break
 		}
-		fmt.Fprintf(p.stderr, "left out: %s: %s\n", n.Name, n.Reason)
+		fmt.Fprintf(p.stderr, "%s: left out: %v\n", command, n)
 	}
 	if more := r.failed + r.passed - shown; more > 0 && p.output != outputJSON {
-		fmt.Fprintf(p.stderr, "left out: and %d more\n", more)
+		fmt.Fprintf(p.stderr, "%s: left out: and %d more\n", command, more)
 	}
 	if p.output == outputJSON {
 		return p.printJSON(struct {

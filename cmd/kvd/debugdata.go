@@ -97,21 +97,31 @@ func (p *program) debugVerify(dir string) error {
 			return err
 		}
 	}
+	if err := p.printVerified(v); err != nil {
+		return err
+	}
+	if len(v.Damages) > 0 {
+		return fmt.Errorf("%s: %d damages", dir, len(v.Damages))
+	}
+	return nil
+}
+
+// printVerified prints what was found sound. People are spared those figures next to damage.
+func (p *program) printVerified(v lsm.Verification) error {
 	if p.output == outputJSON {
-		err = p.printJSON(map[string]any{"tables": v.Tables, "table_bytes": v.TableBytes,
+		return p.printJSON(map[string]any{"tables": v.Tables, "table_bytes": v.TableBytes,
 			"entries": v.Entries, "log_segments": v.Segments, "log_records": v.Records,
 			"last_seq": v.LastSeq, "torn_bytes": v.TornBytes, "damages": len(v.Damages)})
-	} else {
+	}
+	var err error
+	if len(v.Damages) == 0 {
 		_, err = fmt.Fprintf(p.stdout, "sound: %d tables (%s, %d entries), %d records in %d "+
 			"segments of the log; last sequence %d\n", v.Tables, megabytes(int64(v.TableBytes)),
 			v.Entries, v.Records, v.Segments, v.LastSeq)
-		if v.TornBytes > 0 {
-			fmt.Fprintf(p.stdout, "torn: %d bytes at the end of the log were never synced; "+
-				"the next start trims them\n", v.TornBytes)
-		}
 	}
-	if err == nil && len(v.Damages) > 0 {
-		err = fmt.Errorf("%s: %d damages", dir, len(v.Damages))
+	if v.TornBytes > 0 && err == nil {
+		_, err = fmt.Fprintf(p.stdout, "torn: %d bytes at the end of the log were never synced; "+
+			"the next start trims them\n", v.TornBytes)
 	}
 	return err
 }

@@ -123,9 +123,22 @@ func demoSource(ctx context.Context, dir string) (string, error) {
 		}
 		dir = filepath.Join(strings.TrimSpace(string(out)), "src")
 	}
-	info, err := os.Stat(dir)
-	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s: not a directory", dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	found := false
+	err = walkFiles(ctx, root, func(_ string, e fs.DirEntry) error {
+		info, err := e.Info()
+		if err != nil || info.Size() > lsm.MaxValueBytes {
+			return nil
+		}
+		found = true
+		return fs.SkipAll
+	}, func(string, string, bool) {})
+	if err == nil && !found {
+		err = fmt.Errorf("%s: no file below it that could be imported", dir)
 	}
 	return dir, err
 }

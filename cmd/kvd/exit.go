@@ -70,6 +70,17 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// insteadOf says what to do when the directory of an offline command is in use.
+func insteadOf(command string) string {
+	switch {
+	case strings.HasPrefix(command, "kvd debug"):
+		return "stop it first, or take a checkpoint and look at that"
+	case command == "kvd import", command == "kvd export":
+		return "stop it, or go through it without --data"
+	}
+	return "stop it first, or give another one with --data"
+}
+
 // hint says what to do about an error; empty when the error says it all.
 func hint(err error, command string) string {
 	if _, ok := errors.AsType[*usageError](err); ok {
@@ -81,7 +92,7 @@ func hint(err error, command string) string {
 	case errors.Is(err, replication.ErrInDoubt):
 		return "the write may or may not have happened; repeating it is safe"
 	case errors.Is(err, lsm.ErrLocked):
-		return "another kvd has this directory open: stop it, or go through it without --data"
+		return "another kvd has this directory open: " + insteadOf(command)
 	case errors.Is(err, lsm.ErrFormat):
 		return "this directory is not a database of this kvd; give another one with --data"
 	case errors.Is(err, lsm.ErrDiskFull):

@@ -51,10 +51,11 @@ take a checkpoint and export that with --data.`,
 	return cmd
 }
 
-// sink is where an export goes. write may be called until it fails.
+// sink is where an export goes. write may be called until it fails; finish is told whether every
+// pair of the range was written.
 type sink interface {
 	write(key, value []byte) error
-	finish() error
+	finish(complete bool) error
 }
 
 func (p *program) runExport(ctx context.Context, o exportOptions) (err error) {
@@ -77,13 +78,13 @@ func (p *program) runExport(ctx context.Context, o exportOptions) (err error) {
 		return to.write(key, value)
 	})
 	show.stop()
-	err = errors.Join(err, to.finish(), s.Close())
+	err = errors.Join(err, to.finish(err == nil), s.Close())
 	if o.jsonl != "-" {
 		did := "exported"
 		if err != nil {
 			did = "broke off: wrote"
 		}
-		err = errors.Join(err, report.print(p, did))
+		err = errors.Join(err, report.print(p, "kvd export", did))
 	}
 	if err != nil {
 		return err
@@ -109,8 +110,11 @@ func (p *program) openSink(o exportOptions, report *bulkReport) (sink, error) {
 		if err == nil && complete {
 			err = os.Rename(temp, o.jsonl)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return fmt.Errorf("what was exported is in %s: %w", temp, err)
+		case !complete:
+			return fmt.Errorf("what was exported is in %s, %s is as it was", temp, o.jsonl)
 		}
 		return nil
 	}
@@ -122,7 +126,7 @@ type lineSink struct {
 	w      *bufio.Writer
 	e      *json.Encoder
 	report *bulkReport
-	failed bool
+	failed bool // write has reported what flush would report again
 	close  func(complete bool) error
 }
 
@@ -143,7 +147,11 @@ func (s *lineSink) write(key, value []byte) error {
 	return nil
 }
 
-func (s *lineSink) finish() error {
+func (s *lineSink) finish(complete bool) error {
 	err := s.w.Flush()
-	return errors.Join(err, s.close(err == nil && !s.failed))
+	complete = complete && err == nil
+	if s.failed {
+		err = nil
+	}
+	return errors.Join(err, s.close(complete))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ type directorySink struct {
 	root   *os.Root
 	resume bool
 	report *bulkReport
-	temp   string          // where each file is prepared
+	temp   string          // where each file is prepared; the first element of no key so far
 	made   map[string]bool // directories that are known to exist; bounded by madeMax
 }
 
@@ -40,10 +41,11 @@ func newDirectorySink(dir string, resume bool, report *bulkReport) (*directorySi
 	if err != nil {
 		return nil, err
 	}
-	s := &directorySink{root: root, resume: resume, report: report, made: map[string]bool{}}
-	s.temp = fmt.Sprintf(".kvd-export-%d", os.Getpid())
-	return s, nil
+	return &directorySink{root: root, resume: resume, report: report, temp: tempName(),
+		made: map[string]bool{}}, nil
 }
+
+func tempName() string { return ".kvd-export-" + rand.Text() }
 
 func mustBeEmpty(dir string) error {
 	f, err := os.Open(dir)
@@ -64,15 +66,16 @@ func mustBeEmpty(dir string) error {
 // full disk ends it.
 func (s *directorySink) write(key, value []byte) error {
 	name := string(key)
-	if reason := notAPath(name); reason != "" || name == s.temp {
-		s.report.leaveOut(printable(key), reason, true)
+	if reason := notAPath(name); reason != "" {
+		s.report.leaveOut(name, reason, true)
 		return nil
 	}
-	if s.resume {
-		if there, err := s.root.ReadFile(name); err == nil && bytes.Equal(there, value) {
-			s.report.found(key, value)
-			return nil
-		}
+	if first, _, _ := strings.Cut(name, "/"); strings.EqualFold(first, s.temp) {
+		s.temp = tempName()
+	}
+	if s.resume && s.holds(name, value) {
+		s.report.found(key, value)
+		return nil
 	}
 	err := s.writeFile(name, value)
 	switch {
@@ -83,24 +86,35 @@ func (s *directorySink) write(key, value []byte) error {
 		return err
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR),
 		errors.Is(err, fs.ErrExist):
-		s.report.leaveOut(printable(key), "another key needs a file where this one needs a "+
+		s.report.leaveOut(name, "another key needs a file where this one needs a "+
 			"directory, or the reverse: "+err.Error(), true)
 	default:
-		s.report.leaveOut(printable(key), err.Error(), true)
+		s.report.leaveOut(name, err.Error(), true)
 	}
 	return nil
 }
 
+// holds reports whether the file has this value already. Only a regular file is opened: a named
+// pipe would keep its reader waiting.
+func (s *directorySink) holds(name string, value []byte) bool {
+	info, err := s.root.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(value)) {
+		return false
+	}
+	there, err := s.root.ReadFile(name)
+	return err == nil && bytes.Equal(there, value)
+}
+
 // notAPath says why a key names no file below a directory; empty when it does.
 func notAPath(key string) string {
-	switch {
-	case !fs.ValidPath(key) || key == ".":
-		return "not a path below the directory"
-	case strings.ContainsRune(key, 0):
+	if strings.ContainsRune(key, 0) {
 		return "a file name cannot hold a zero byte"
 	}
 	for element := range strings.SplitSeq(key, "/") {
-		if len(element) > nameMaxBytes {
+		switch {
+		case element == "", element == ".", element == "..":
+			return "not a path below the directory"
+		case len(element) > nameMaxBytes:
 			return fmt.Sprintf("a file name of more than %d bytes", nameMaxBytes)
 		}
 	}
@@ -123,7 +137,7 @@ func (s *directorySink) writeFile(name string, value []byte) error {
 		}
 		s.made[dir] = true
 	}
-	f, err := s.root.OpenFile(s.temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := s.createTemp()
 	if err != nil {
 		return err
 	}
@@ -137,4 +151,16 @@ func (s *directorySink) writeFile(name string, value []byte) error {
 	return nil
 }
 
-func (s *directorySink) finish() error { return s.root.Close() }
+// createTemp makes the file at s.temp, which must not overwrite anything.
+func (s *directorySink) createTemp() (*os.File, error) {
+	const attempts = 10
+	for n := 1; ; n++ {
+		f, err := s.root.OpenFile(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if !errors.Is(err, fs.ErrExist) || n == attempts {
+			return f, err
+		}
+		s.temp = tempName()
+	}
+}
+
+func (s *directorySink) finish(bool) error { return s.root.Close() }

@@ -74,16 +74,23 @@ func (p *program) runImport(ctx context.Context, o importOptions) error {
 	im := importer{store: s, options: o, report: report, show: show, load: source.load}
 	err = im.run(ctx, source.walk)
 	show.stop()
-	err = errors.Join(err, s.Close())
-	did := "imported"
-	if err != nil {
+	closed := s.Close()
+	did, what := "imported", "files"
+	if err = errors.Join(err, closed); err != nil {
 		did = "broke off; not made durable: wrote"
+		// A node keeps synced batches; a database of this process was synced by closing it.
+		if lsm.Durability(o.durability) == lsm.Sync || o.data != "" && closed == nil {
+			did = "broke off: wrote durably"
+		}
 	}
-	err = errors.Join(err, report.print(p, did))
+	err = errors.Join(err, report.print(p, "kvd import", did))
 	if err != nil {
 		return err
 	}
-	return report.outcome("files")
+	if o.jsonl != "" {
+		what = "pairs"
+	}
+	return report.outcome(what)
 }
 
 // item is one pair on its way into the store. A file's value is read by whoever writes it.
@@ -93,6 +100,9 @@ type item struct {
 	file  string // its name below the directory; empty when value is the value
 	size  int64
 }
+
+// queued is the memory that the item holds while it waits for a worker, in bytes.
+func (it item) queued() int64 { return min(int64(len(it.value)), importQueueBytes) }
 
 // source is where an import comes from.
 type source struct {
@@ -163,7 +173,7 @@ func (p *program) openDirectory(ctx context.Context, o importOptions) (s source,
 // walkFiles calls file for every regular file of root and leaveOut for everything else.
 func walkFiles(ctx context.Context, root *os.Root, file func(name string, d fs.DirEntry) error,
 	leaveOut func(name, reason string, failure bool)) error {
-	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(anyNames{root}, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -184,6 +194,11 @@ func walkFiles(ctx context.Context, root *os.Root, file func(name string, d fs.D
 		return file(name, d)
 	})
 }
+
+// anyNames is a root as a file system that, unlike root.FS(), has files whose names are not UTF-8.
+type anyNames struct{ *os.Root }
+
+func (a anyNames) Open(name string) (fs.File, error) { return a.Root.Open(name) }
 
 func kindOfFile(mode fs.FileMode) string {
 	switch {

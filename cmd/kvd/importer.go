@@ -8,6 +8,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"kvd/lsm"
 )
@@ -16,6 +17,8 @@ const (
 	importWorkers    = 8
 	importBatchBytes = 512 << 10
 	importBatchPairs = 256
+	importPairBytes  = 16       // what a batch needs for a pair besides key and value, at most
+	importQueueBytes = 64 << 20 // of values that wait for a worker
 )
 
 // importer moves pairs from a source into a store. A key always goes to the same worker, which
@@ -34,9 +37,10 @@ func (im *importer) run(ctx context.Context,
 	walk func(context.Context, func(item) error, *bulkReport) error) error {
 	group, running := errgroup.WithContext(ctx)
 	lanes := make([]chan item, importWorkers)
+	waiting := semaphore.NewWeighted(importQueueBytes)
 	for i := range lanes {
 		lanes[i] = make(chan item, 16)
-		group.Go(func() error { return im.work(running, lanes[i]) })
+		group.Go(func() error { return im.work(running, lanes[i], waiting) })
 	}
 	group.Go(func() error {
 		defer func() {
@@ -47,6 +51,9 @@ func (im *importer) run(ctx context.Context,
 		return walk(running, func(it item) error {
 			if im.options.dir == "" {
 				it.key = append([]byte(im.options.prefix), it.key...)
+			}
+			if err := waiting.Acquire(running, it.queued()); err != nil {
+				return err
 			}
 			select {
 			case lanes[xxhash.Sum64(it.key)%importWorkers] <- it:
@@ -74,9 +81,12 @@ func (im *importer) settle(ctx context.Context) error {
 }
 
 // work writes the items of one lane in batches.
-func (im *importer) work(ctx context.Context, lane <-chan item) error {
+func (im *importer) work(ctx context.Context, lane <-chan item,
+	waiting *semaphore.Weighted) error {
 	var b importBatch
 	for it := range lane {
+		// Before it is written: its batch may wait for the items that wait for this.
+		waiting.Release(it.queued())
 		value, ok, err := im.fetch(ctx, it)
 		if err != nil {
 			return err
@@ -84,7 +94,7 @@ func (im *importer) work(ctx context.Context, lane <-chan item) error {
 		if !ok {
 			continue
 		}
-		if b.pairs() > 0 && b.bytes+len(value) > importBatchBytes {
+		if b.pairs() > 0 && b.bytes+pairBytes(it.key, value) > importBatchBytes {
 			if err := im.write(ctx, &b); err != nil {
 				return err
 			}
@@ -106,7 +116,7 @@ func (im *importer) work(ctx context.Context, lane <-chan item) error {
 func (im *importer) fetch(ctx context.Context, it item) ([]byte, bool, error) {
 	name := it.file
 	if name == "" {
-		name = printable(it.key)
+		name = string(it.key)
 	}
 	value, err := im.load(it)
 	if err == nil && len(value) > lsm.MaxValueBytes {
@@ -178,9 +188,12 @@ type importBatch struct {
 	keys   [][]byte
 	values [][]byte
 	place  map[string]int // key -> index
-	bytes  int
-	there  []byte // read back
+	bytes  int            // of what was added, by pairBytes
+	there  []byte         // read back
 }
+
+// pairBytes bounds the share of one pair in the encoded batch.
+func pairBytes(key, value []byte) int { return len(key) + len(value) + importPairBytes }
 
 func (b *importBatch) pairs() int { return len(b.keys) }
 
@@ -188,7 +201,7 @@ func (b *importBatch) add(key, value []byte) {
 	if b.place == nil {
 		b.place = map[string]int{}
 	}
-	b.bytes += len(value)
+	b.bytes += pairBytes(key, value)
 	if i, ok := b.place[string(key)]; ok {
 		b.values[i] = value
 		return

@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"kvd/lsm"
@@ -103,8 +106,47 @@ func parsePair(line []byte) (key, value []byte, err error) {
 	if err := d.Decode(&p); err != nil {
 		return nil, nil, fmt.Errorf("not a pair: %w", err)
 	}
-	if d.More() {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, nil, errors.New("more than one object on the line")
 	}
+	if half := loneSurrogate(line); half != "" {
+		return nil, nil, fmt.Errorf("%s is half a character; such bytes go into key_b64 and "+
+			"value_b64", half)
+	}
 	return p.pair()
+}
+
+// loneSurrogate returns the first escape in a line of well-formed JSON that is one half of a
+// surrogate pair without the other, which the decoder would replace by U+FFFD; else "".
+func loneSurrogate(line []byte) string {
+	const escapeBytes = len(`\uXXXX`)
+	for i := 0; i < len(line); i++ {
+		if line[i] != '\\' {
+			continue
+		}
+		first := escaped(line[i:])
+		switch {
+		case first < 0:
+			i++ // the character that is escaped, which may be a backslash
+		case !utf16.IsSurrogate(first):
+			i += escapeBytes - 1
+		case utf16.DecodeRune(first, escaped(line[i+escapeBytes:])) == unicode.ReplacementChar:
+			return string(line[i : i+escapeBytes])
+		default:
+			i += 2*escapeBytes - 1
+		}
+	}
+	return ""
+}
+
+// escaped returns what the escape \uXXXX at the start of b stands for, -1 if there is none.
+func escaped(b []byte) rune {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }

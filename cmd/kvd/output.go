@@ -98,6 +98,17 @@ func printable(b []byte) string {
 	return string(b)
 }
 
+// harmless shows a sentence on one line. Escapes replace only what a terminal might obey.
+func harmless(s string) string {
+	for _, r := range s {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			quoted := strconv.Quote(s)
+			return quoted[1 : len(quoted)-1]
+		}
+	}
+	return s
+}
+
 // isTerminal reports whether w is a terminal, where people watch.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

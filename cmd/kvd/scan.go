@@ -93,12 +93,13 @@ func (p *program) scan(ctx context.Context, c *replication.Client, lower, upper 
 		case p.output == outputTable:
 			key, value = []byte(printable(key)), []byte(printable(value))
 		}
-		_, err := out.Write(key)
-		if err == nil && !keysOnly {
-			_ = out.WriteByte('\t') // a failure sticks and is told by the next write
-			_, err = out.Write(value)
+		// A failure sticks and is told by the last write.
+		_, _ = out.Write(key)
+		if !keysOnly {
+			_ = out.WriteByte('\t')
+			_, _ = out.Write(value)
 		}
-		return errors.Join(err, out.WriteByte('\n'))
+		return out.WriteByte('\n')
 	}
 	var err error
 	if keysOnly {
@@ -106,5 +107,8 @@ func (p *program) scan(ctx context.Context, c *replication.Client, lower, upper 
 	} else {
 		err = c.Scan(ctx, lower, upper, limit, print)
 	}
-	return errors.Join(err, out.Flush())
+	if flush := out.Flush(); !errors.Is(err, flush) {
+		err = errors.Join(err, flush)
+	}
+	return err
 }
