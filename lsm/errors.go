@@ -19,9 +19,9 @@ var (
 	// the log or the manifest, which makes further promises impossible. Reads go on. The cause is
 	// wrapped.
 	ErrReadOnly = errors.New("lsm: read only")
-	// ErrInDoubt says that a write may or may not have happened, whole: it was made visible, but its
-	// durability could not be had. The cause is wrapped. A write that fails without it did not
-	// happen.
+	// ErrInDoubt says that a write may or may not have happened, whole: it was made visible, but
+	// its durability could not be had. The cause is wrapped. A write that fails without it did
+	// not happen.
 	ErrInDoubt = errors.New("lsm: outcome unknown")
 	// ErrDiskFull says that the file system has no room. Writes fail fast until there is room, then
 	// resume by themselves.

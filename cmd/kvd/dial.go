@@ -109,16 +109,6 @@ func checkAddress(flag, addr string) error {
 	return nil
 }
 
-// isLoopback reports whether addr can be reached from this machine only.
-func isLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 // durabilityFlag is --durability.
 type durabilityFlag lsm.Durability
 

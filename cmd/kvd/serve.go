@@ -96,7 +96,7 @@ func (s *serveSettings) check() error {
 		return nil
 	}
 	for _, addr := range []string{s.listen, s.admin} {
-		if addr != "off" && !isLoopback(addr) {
+		if addr != "off" && !netquic.IsLoopback(addr) {
 			return usagef("%s can be reached from other machines and would let in every client "+
 				"there; listen on 127.0.0.1, or say --insecure-any-client", addr)
 		}
@@ -175,7 +175,7 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 // introduce tells the clients of this user on this machine the node's key, so that a node set up
 // anew at an address they know is not taken for somebody else. Other machines are told by people.
 func (p *program) introduce(listen, addr string, pin netquic.Pin, log *slog.Logger) {
-	if !isLoopback(listen) {
+	if !netquic.IsLoopback(listen) {
 		return
 	}
 	file, err := p.client.knownServers()
