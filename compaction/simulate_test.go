@@ -13,7 +13,8 @@ import (
 	"kvd/sstable"
 )
 
-var simFlushes = flag.Int("sim.flushes", 300_000, "flushes in TestSimulate, all shapes together")
+var simFlushes = flag.Int("sim.flushes", defaultSimFlushes,
+	"flushes in TestSimulate, all shapes together")
 
 // simEntryBytes is the size of every entry in a simulation.
 const simEntryBytes = 128
@@ -256,7 +257,7 @@ var simShapes = []struct {
 }
 
 // TestSimulate drives the picker through the life of a database without writing a byte of it.
-// -sim.flushes=1000000 makes it a long life (ten seconds).
+// A million flushes, by default, take about ten seconds.
 func TestSimulate(t *testing.T) {
 	const space = 128 * simFlushEntries
 	defer debug.SetGCPercent(debug.SetGCPercent(2000)) // the heap is tiny
