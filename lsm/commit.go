@@ -15,10 +15,11 @@ import (
 // reused afterwards. An empty batch changes nothing; with Sync it still waits until everything
 // before it is durable. Errors are those of Put.
 //
-// This is the hot path of writing, in one screen. Under the commit lock, for 60-100 ns, a commit
-// takes its sequence numbers, its space in the memtable and its place in the log buffer. The
-// memtable is filled outside the lock, by many commits at once; publish restores the order. Then
-// the commit waits for its durability class, sharing the write or sync with those beside it.
+// This is the hot path of writing, in one screen. Under the commit lock, which it holds for no I/O
+// but when the memtable is full, a commit takes its sequence numbers, its space in the memtable and
+// its place in the log buffer. The memtable is filled outside the lock, by many commits at once;
+// publish restores the order. Then the commit waits for its durability class, sharing the write or
+// sync with those beside it.
 func (db *DB) Apply(b *Batch, d Durability) error {
 	if b.err != nil {
 		return b.err
