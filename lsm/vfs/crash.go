@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 )
@@ -19,43 +20,73 @@ const (
 	Torn
 	// Garbage is Random, and sectors may hold random bytes where they were being changed.
 	Garbage
+	// LoseNames loses the changes to directories and keeps the files.
+	LoseNames
+	// LoseFiles keeps the changes to directories and loses those of files: a rename persisted, and
+	// what was renamed did not.
+	LoseFiles
+	// LoseContent loses only the bytes: what grew is zeros.
+	LoseContent
+	// LoseSizes loses only the sizes: what was written within the old ones is there.
+	LoseSizes
+	// LoseNewest loses what the file written last has not synced.
+	LoseNewest
+	// LoseEarly loses what happened before some random moment and keeps what happened after it, as
+	// a disk does that writes late things first.
+	LoseEarly
+	// LoseLate keeps what happened before some random moment and loses what happened after it.
+	LoseLate
+	// LoseOne loses what one random operation did.
+	LoseOne
+	// KeepOne keeps what one random operation did.
+	KeepOne
 )
 
 // CrashModes is every CrashMode, for tests that go through them all.
-var CrashModes = [...]CrashMode{KeepAll, KeepNone, Random, Torn, Garbage}
+var CrashModes = [...]CrashMode{KeepAll, KeepNone, Random, Torn, Garbage, LoseNames, LoseFiles,
+	LoseContent, LoseSizes, LoseNewest, LoseEarly, LoseLate, LoseOne, KeepOne}
+
+var crashNames = [len(CrashModes)]string{"KeepAll", "KeepNone", "Random", "Torn", "Garbage",
+	"LoseNames", "LoseFiles", "LoseContent", "LoseSizes", "LoseNewest", "LoseEarly", "LoseLate",
+	"LoseOne", "KeepOne"}
 
 func (c CrashMode) String() string {
-	switch c {
-	case KeepAll:
-		return "KeepAll"
-	case KeepNone:
-		return "KeepNone"
-	case Random:
-		return "Random"
-	case Torn:
-		return "Torn"
-	case Garbage:
-		return "Garbage"
+	if int(c) < len(crashNames) {
+		return crashNames[c]
 	}
 	return "CrashMode(?)"
 }
 
+// Draws reports whether the mode is one of chance, so that other seeds leave other disks.
+func (c CrashMode) Draws() bool {
+	switch c {
+	case Random, Torn, Garbage, LoseEarly, LoseLate, LoseOne, KeepOne:
+		return true
+	}
+	return false
+}
+
 // Crash returns the disk that a loss of power at this moment would leave, as the first look after
 // the restart finds it: everything on it is durable, nothing is open or locked, the capacity is the
-// same. m goes on unharmed and shares nothing that either could see the other change.
+// same. m goes on unharmed and shares nothing that either could see the other change. Operations
+// that run meanwhile are on it as a whole or not at all.
 //
-// The result depends only on r, mode and the order of the operations so far. KeepAll and KeepNone
-// draw nothing and accept a nil r. It costs a copy of the page tables, 24 bytes per 4 KiB, and of
-// the pages that are not synced.
+// The result depends only on r, mode and the order of the operations so far. Modes that do not
+// draw accept a nil r. It costs a copy of the page tables, 24 bytes per 4 KiB, and of the pages
+// that are not synced.
 func (m *Mem) Crash(r *rand.Rand, mode CrashMode) *Mem {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	c := crash{
 		r:     r,
 		mode:  mode,
 		names: map[*folder]map[string]entry{},
 		files: map[*inode]*inode{},
 		disk:  NewMem(),
+	}
+	switch mode {
+	case LoseNewest, LoseEarly, LoseLate, LoseOne, KeepOne:
+		c.chooseMoment(m)
 	}
 	for _, p := range m.pending {
 		for _, e := range c.survivors(p) {
@@ -71,20 +102,89 @@ func (m *Mem) Crash(r *rand.Rand, mode CrashMode) *Mem {
 
 // crash is the work of one Mem.Crash.
 type crash struct {
-	r    *rand.Rand
-	mode CrashMode
-	disk *Mem
+	r      *rand.Rand
+	mode   CrashMode
+	moment uint64 // what the modes of one moment, one operation or one file go by
+	disk   *Mem
 
 	names map[*folder]map[string]entry // what the folders of the old disk are left with; nil if met
 	files map[*inode]*inode            // old to new: two names of a file stay two names of one
 }
 
+// chooseMoment picks an operation that is not durable, each as likely as any other; for LoseNewest
+// the last one on a file.
+func (c *crash) chooseMoment(m *Mem) {
+	times := map[uint64]bool{}
+	files := map[*inode]bool{}
+	for _, p := range m.pending {
+		times[p.made] = true
+		for _, e := range p.edits {
+			e.to.collect(files)
+		}
+	}
+	entry{dir: m.root}.collect(files)
+	for n := range files {
+		n.mu.RLock()
+		if n.written != 0 {
+			times[n.written] = true
+			c.moment = max(c.moment, n.written)
+		}
+		for i := range n.dirty {
+			for _, at := range n.dirty[i].written {
+				if at != 0 {
+					times[at] = true
+				}
+			}
+		}
+		n.mu.RUnlock()
+	}
+	if c.mode == LoseNewest || len(times) == 0 {
+		return
+	}
+	sorted := slices.Sorted(maps.Keys(times))
+	c.moment = sorted[c.r.IntN(len(sorted))]
+}
+
+// collect finds all files that an entry leads to, or did when it was last durable.
+func (e entry) collect(files map[*inode]bool) {
+	if e.file != nil {
+		files[e.file] = true
+	}
+	if e.dir == nil {
+		return
+	}
+	for _, names := range []map[string]entry{e.dir.live, e.dir.durable} {
+		for _, below := range names {
+			below.collect(files)
+		}
+	}
+}
+
+// keeps decides, in the modes of one moment, over what an operation at some time did.
+func (c *crash) keeps(at uint64) bool {
+	switch c.mode {
+	case LoseEarly:
+		return at >= c.moment
+	case LoseLate:
+		return at < c.moment
+	case LoseOne:
+		return at != c.moment
+	case KeepOne:
+		return at == c.moment
+	}
+	return true
+}
+
 // survivors returns the edits of a change that reach the disk.
 func (c *crash) survivors(p *change) []edit {
 	switch c.mode {
-	case KeepAll:
-		return p.edits
-	case KeepNone:
+	case KeepNone, LoseNames:
+		return nil
+	case Random, Torn, Garbage:
+	default:
+		if c.keeps(p.made) {
+			return p.edits
+		}
 		return nil
 	}
 	switch c.r.IntN(3) {
@@ -140,136 +240,4 @@ func (c *crash) file(old *inode) *inode {
 		c.disk.space.used += n.size
 	}
 	return n
-}
-
-// content builds what is left of a file.
-func (c *crash) content(old *inode) *inode {
-	old.mu.RLock()
-	defer old.mu.RUnlock()
-	n := &inode{pages: slices.Clone(old.pages), size: c.size(old.durableSize, old.size)}
-	torn := tear{}
-	for _, i := range slices.Sorted(slices.Values(old.dirty)) {
-		g := &n.pages[i]
-		g.live = c.page(i, g, old.size, &torn)
-	}
-	if torn.seen > 0 {
-		torn.apply(c.r, n.pages)
-	}
-	for i := range n.pages {
-		g := &n.pages[i]
-		g.durable, g.dirty, g.owned = g.live, false, false
-	}
-	n.durableSize = n.size
-	n.trim()
-	return n
-}
-
-// size picks the size a file is left with.
-func (c *crash) size(durable, live int64) int64 {
-	switch {
-	case c.mode == KeepNone:
-		return durable
-	case c.mode == KeepAll || durable == live:
-		return live
-	}
-	switch c.r.IntN(3) {
-	case 0:
-		return durable
-	case 1:
-		if live > durable {
-			return durable + c.r.Int64N(live-durable)
-		}
-	}
-	return live
-}
-
-// page decides over the unsynced sectors of page i and returns its new block.
-func (c *crash) page(i int, g *page, size int64, torn *tear) *block {
-	var live, durable block
-	if g.live != nil {
-		live = *g.live
-	}
-	if g.durable != nil {
-		durable = *g.durable
-	}
-	if c.mode == KeepAll {
-		return &live
-	}
-	left := durable
-	if c.mode == KeepNone {
-		return &left
-	}
-	for at := 0; at < pageBytes; at += sectorBytes {
-		was, is := durable[at:at+sectorBytes], live[at:at+sectorBytes]
-		from, to := changed(was, is)
-		// What a cut took off comes back whole if it comes back: it was not written over.
-		if from == to || int64(i)*pageBytes+int64(at) >= size {
-			continue
-		}
-		switch fate := c.r.IntN(3); {
-		case fate == 0:
-		case fate == 1 && c.mode == Garbage:
-			for b := from; b < to; b++ {
-				left[at+b] = byte(c.r.Uint32())
-			}
-		default:
-			copy(left[at:], is)
-			if c.mode == Torn && to-from > 1 {
-				torn.offer(c.r, i, at+from, at+to, was[from:])
-			}
-		}
-	}
-	return &left
-}
-
-// changed returns the span of bytes in which two sectors differ.
-func changed(was, is []byte) (from, to int) {
-	to = len(is)
-	for from < to && was[from] == is[from] {
-		from++
-	}
-	for to > from && was[to-1] == is[to-1] {
-		to--
-	}
-	return from, to
-}
-
-// tear picks one of the surviving sectors of a file, each as likely as any other.
-type tear struct {
-	seen     int
-	page     int
-	from, to int    // the bytes of the page that changed
-	was      []byte // what was there
-}
-
-func (t *tear) offer(r *rand.Rand, page, from, to int, was []byte) {
-	t.seen++
-	if r.IntN(t.seen) == 0 {
-		t.page, t.from, t.to = page, from, to
-		t.was = slices.Clone(was[:to-from])
-	}
-}
-
-// apply undoes the last part of the change, at least one byte of it and not all.
-func (t *tear) apply(r *rand.Rand, pages []page) {
-	keep := 1 + r.IntN(t.to-t.from-1)
-	copy(pages[t.page].live[t.from+keep:], t.was[keep:])
-}
-
-// trim cuts content past the size off.
-func (n *inode) trim() {
-	first, at := int(n.size/pageBytes), int(n.size%pageBytes)
-	if first >= len(n.pages) {
-		return
-	}
-	if g := &n.pages[first]; at > 0 {
-		if g.live != nil {
-			b := *g.live
-			clear(b[at:])
-			g.live, g.durable = &b, &b
-		}
-		first++
-	}
-	clear(n.pages[first:])
-	n.pages = n.pages[:first]
 }

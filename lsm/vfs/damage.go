@@ -25,7 +25,8 @@ func (m *Mem) FlipByte(name string, off int64, xor byte) error {
 		return &fs.PathError{Op: "flip", Path: name, Err: err}
 	}
 	i, at := int(off/pageBytes), int(off%pageBytes)
-	n.ownLocked(i)[at] ^= xor
+	n.written = m.tick()
+	n.ownLocked(i, at, at+1, n.written)[at] ^= xor
 	var durable block
 	if d := n.pages[i].durable; d != nil {
 		durable = *d
@@ -79,8 +80,9 @@ func (m *Mem) overwriteLocked(n *inode, data []byte) error {
 	if !m.space.resize(n.size, int64(len(data))) {
 		return syscall.ENOSPC
 	}
-	n.truncateLocked(0)
-	n.writeLocked(data, 0)
+	now := m.tick()
+	n.truncateLocked(0, now)
+	n.writeLocked(data, 0, now)
 	n.syncLocked()
 	return nil
 }

@@ -55,7 +55,10 @@ func (e edit) apply(names map[string]entry) {
 
 // change is one operation on directories that is not durable yet: one edit, or the two of a rename,
 // the target first. Mem.pending has them in the order they happened.
-type change struct{ edits []edit }
+type change struct {
+	edits []edit
+	made  uint64 // when, by the clock of the disk
+}
 
 // renames returns the target and the source of a rename of which neither is durable.
 func (c *change) renames() (target, source edit, ok bool) {
@@ -78,13 +81,14 @@ func (m *Mem) changeLocked(edits ...edit) {
 			m.releaseLocked(was.file)
 		}
 	}
-	m.pending = append(m.pending, &change{edits: edits})
+	m.pending = append(m.pending, &change{edits, m.tick()})
 }
 
 // syncDirLocked makes the changes to d durable. A rename out of d takes its target along even if
 // that is in another folder, because no file system loses a file between its two names; a renamed
 // folder takes both along, because it cannot be in two places.
 func (m *Mem) syncDirLocked(d *folder) {
+	was := len(m.pending)
 	for i, c := range m.pending {
 		target, source, ok := c.renames()
 		whole := ok && (source.dir == d || target.dir == d && target.to.dir != nil)
@@ -99,7 +103,10 @@ func (m *Mem) syncDirLocked(d *folder) {
 			return true
 		})
 	}
-	m.pending = slices.DeleteFunc(m.pending, func(c *change) bool { return len(c.edits) == 0 })
+	if was > 0 {
+		m.tick() // one too many if none of them was of d
+		m.pending = slices.DeleteFunc(m.pending, func(c *change) bool { return len(c.edits) == 0 })
+	}
 }
 
 // supersedeLocked forgets what changes before the i-th had in store for a name whose durable entry

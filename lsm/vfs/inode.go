@@ -15,13 +15,18 @@ type block [pageBytes]byte
 
 // page is 4 KiB of a file: what a read sees and what would survive. A nil block is all zeros.
 //
-// Invariant: a page that is not dirty has live == durable, and does not own the block. Which
-// sectors of a dirty page were written is not kept: one written with what it held before cannot be
-// told from one that was not.
+// Invariant: a page that is not dirty has live == durable, and does not own the block.
 type page struct {
 	live, durable *block
-	dirty         bool // written since the last sync
-	owned         bool // live is referred to by nothing else and may be written in place
+	dirty         int32 // where inode.dirty has it, from 1; 0 when not written since the last sync
+	owned         bool  // live is referred to by nothing else and may be written in place
+}
+
+// dirtyPage says which sectors of a page were written since the last sync, and when by the clock of
+// the disk; 0 is not at all.
+type dirtyPage struct {
+	index   int
+	written [pageBytes / sectorBytes]uint64
 }
 
 // inode is the content of one file of a Mem. Sharing blocks by copy on write makes a crashed disk
@@ -33,9 +38,10 @@ type inode struct {
 	// Guarded by mu, which is taken after Mem.mu.
 	mu          sync.RWMutex
 	pages       []page
-	dirty       []int
+	dirty       []dirtyPage
 	size        int64
 	durableSize int64
+	written     uint64 // when the last write or truncation was; 0 when none since the last sync
 
 	// Guarded by Mem.mu.
 	links   int // directory entries
@@ -65,22 +71,24 @@ func (n *inode) readLocked(p []byte, off int64) int {
 
 // writeLocked puts p at off and grows the file if need be. Room has been made sure of. Writing
 // nothing does nothing, however far out. The caller holds mu.
-func (n *inode) writeLocked(p []byte, off int64) {
+func (n *inode) writeLocked(p []byte, off int64, now uint64) {
 	if len(p) == 0 {
 		return
 	}
+	n.written = now
 	n.size = max(n.size, off+int64(len(p)))
 	for len(p) > 0 {
 		i, at := int(off/pageBytes), int(off%pageBytes)
 		w := min(len(p), pageBytes-at)
-		copy(n.ownLocked(i)[at:], p[:w])
+		copy(n.ownLocked(i, at, at+w, now)[at:], p[:w])
 		p, off = p[w:], off+int64(w)
 	}
 }
 
 // truncateLocked sets the size. What is cut off turns to zeros that are as little durable as any
 // other write. The caller holds mu.
-func (n *inode) truncateLocked(size int64) {
+func (n *inode) truncateLocked(size int64, now uint64) {
+	n.written = now
 	if size < n.size {
 		first, at := int(size/pageBytes), int(size%pageBytes)
 		for i := first; i < len(n.pages); i, at = i+1, 0 {
@@ -88,22 +96,22 @@ func (n *inode) truncateLocked(size int64) {
 				continue
 			}
 			if at > 0 {
-				clear(n.ownLocked(i)[at:])
+				clear(n.ownLocked(i, at, pageBytes, now)[at:])
 				continue
 			}
-			n.markLocked(i)
+			n.markLocked(i, 0, pageBytes, now)
 			n.pages[i].live, n.pages[i].owned = nil, false
 		}
 	}
 	n.size = size
 }
 
-// ownLocked returns the live block of page i for writing, which makes the page dirty.
-func (n *inode) ownLocked(i int) *block {
+// ownLocked returns the live block of page i for writing [from, to), which makes the page dirty.
+func (n *inode) ownLocked(i, from, to int, now uint64) *block {
 	if i >= len(n.pages) {
 		n.pages = append(n.pages, make([]page, i+1-len(n.pages))...)
 	}
-	n.markLocked(i)
+	n.markLocked(i, from, to, now)
 	g := &n.pages[i]
 	if !g.owned {
 		b := new(block)
@@ -115,19 +123,28 @@ func (n *inode) ownLocked(i int) *block {
 	return g.live
 }
 
-func (n *inode) markLocked(i int) {
-	if g := &n.pages[i]; !g.dirty {
-		g.dirty = true
-		n.dirty = append(n.dirty, i)
+func (n *inode) markLocked(i, from, to int, now uint64) {
+	g := &n.pages[i]
+	if g.dirty == 0 {
+		n.dirty = append(n.dirty, dirtyPage{index: i})
+		g.dirty = int32(len(n.dirty))
+	}
+	written := &n.dirty[g.dirty-1].written
+	for s := from / sectorBytes; s*sectorBytes < to; s++ {
+		written[s] = now
 	}
 }
 
-// syncLocked makes the content durable. The caller holds mu.
-func (n *inode) syncLocked() {
-	for _, i := range n.dirty {
-		g := &n.pages[i]
-		g.durable, g.dirty, g.owned = g.live, false, false
+// syncLocked makes the content durable and reports whether it was not. The caller holds mu.
+func (n *inode) syncLocked() bool {
+	if n.written == 0 {
+		return false
+	}
+	for i := range n.dirty {
+		g := &n.pages[n.dirty[i].index]
+		g.durable, g.dirty, g.owned = g.live, 0, false
 	}
 	n.dirty = n.dirty[:0]
-	n.durableSize = n.size
+	n.durableSize, n.written = n.size, 0
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -15,9 +16,11 @@ import (
 //
 // All methods may be called concurrently. Reads of one file run in parallel.
 type Mem struct {
-	space space // has its own mutex, the last one taken
+	space space         // has its own mutex, the last one taken
+	clock atomic.Uint64 // counts the changes of what is on the disk or of what of it is durable
 
-	// Guarded by mu, which is taken before the mutex of an inode.
+	// Guarded by mu, which is taken before the mutex of an inode. Whoever changes the content of a
+	// file holds it for reading, so that Crash sees one moment of the whole disk.
 	mu      sync.RWMutex
 	root    *folder
 	pending []*change // not yet durable, oldest first
@@ -28,6 +31,13 @@ type Mem struct {
 func NewMem() *Mem {
 	return &Mem{root: newFolder(), space: space{limit: -1}}
 }
+
+// Version counts the operations that changed what is on the disk or what of it is durable. While it
+// stands still, Crash of one mode and seed leaves the same disk.
+func (m *Mem) Version() uint64 { return m.clock.Load() }
+
+// tick returns the time of a change.
+func (m *Mem) tick() uint64 { return m.clock.Add(1) }
 
 // SetCapacity limits the sum of the sizes of all files to a number of bytes; negative means no
 // limit, as at first. What would grow a file past the limit writes the part that fits and fails
@@ -64,7 +74,7 @@ func (m *Mem) Create(name string) (File, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m.space.resize(n.size, 0)
-	n.truncateLocked(0)
+	n.truncateLocked(0, m.tick())
 	return m.openLocked(n, name, true), nil
 }
 

@@ -41,6 +41,8 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
+	f.m.mu.RLock()
+	defer f.m.mu.RUnlock()
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	switch {
@@ -56,7 +58,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, f.fail("write", syscall.EFBIG)
 	}
 	fits := f.m.space.grow(f.n.size, off, off+int64(len(p)))
-	f.n.writeLocked(p[:fits], off)
+	f.n.writeLocked(p[:fits], off, f.m.tick())
 	if fits < len(p) {
 		return fits, f.fail("write", syscall.ENOSPC)
 	}
@@ -73,6 +75,8 @@ func (f *memFile) Size() (int64, error) {
 }
 
 func (f *memFile) Truncate(size int64) error {
+	f.m.mu.RLock()
+	defer f.m.mu.RUnlock()
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	switch {
@@ -86,17 +90,21 @@ func (f *memFile) Truncate(size int64) error {
 	if !f.m.space.resize(f.n.size, size) {
 		return f.fail("truncate", syscall.ENOSPC)
 	}
-	f.n.truncateLocked(size)
+	f.n.truncateLocked(size, f.m.tick())
 	return nil
 }
 
 func (f *memFile) Sync() error {
+	f.m.mu.RLock()
+	defer f.m.mu.RUnlock()
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	if f.closed {
 		return f.fail("sync", os.ErrClosed)
 	}
-	f.n.syncLocked()
+	if f.n.syncLocked() {
+		f.m.tick()
+	}
 	return nil
 }
 
