@@ -179,6 +179,47 @@ func TestVerifyFindsLies(t *testing.T) {
 	}
 }
 
+// Verify stopped at the first bad block, so that nobody knew how much of a table was lost.
+func TestFailuresNamesEveryBadBlock(t *testing.T) {
+	var es []entry
+	for i := range 200 {
+		es = append(es, entry{MakeKey(fmt.Appendf(nil, "%06d", i), 1, KindPut), make([]byte, 50)})
+	}
+	m := build(t, WriterOptions{Num: 7, UID: 1, BlockBytes: 200}, es)
+	offsets := slices.Clone(open(t, m, nil).index.offsets)
+	for _, bad := range [][]int{{}, {0}, {3, 4}, {0, 2, len(offsets) - 2}} {
+		data := slices.Clone(m.data)
+		for _, i := range bad {
+			data[offsets[i]+20] ^= 4
+		}
+		rd, err := NewReader(bytes.NewReader(data), int64(len(data)), m.id(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := rd.Failures(100)
+		if len(failed) != len(bad) {
+			t.Errorf("blocks %v are bad; failures %v", bad, failed)
+		}
+		for i, err := range failed {
+			var c *CorruptError
+			if !errors.As(err, &c) || c.Offset != int64(offsets[bad[i]]) {
+				t.Errorf("failure %d of %v is %v", i, bad, err)
+			}
+		}
+		if n := len(rd.Failures(2)); n != min(2, len(bad)) {
+			t.Errorf("%d failures of at most 2", n)
+		}
+		if (rd.Verify() == nil) != (len(bad) == 0) {
+			t.Errorf("blocks %v are bad, Verify says %v", bad, rd.Verify())
+		}
+	}
+	if id, err := ReadID(m, int64(len(m.data))); err != nil || id != m.id() {
+		t.Errorf("ReadID: %v, %v", id, err)
+	}
+	_, err := ReadID(m, int64(len(m.data))-1)
+	isDamage(t, err)
+}
+
 // A compressed block may say that it is huge; it is refused before memory is taken.
 func TestCompressedBomb(t *testing.T) {
 	m := build(t, WriterOptions{}, goldenEntries)

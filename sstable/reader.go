@@ -36,9 +36,13 @@ func NewReader(f io.ReaderAt, size int64, id ID, c *Cache) (*Reader, error) {
 		c = NewCache(0)
 	}
 	r := &Reader{f: f, id: id, cache: c}
-	foot, err := r.readFooter(size)
+	foot, err := readFooter(f, size, id.Num)
 	if err != nil {
 		return nil, err
+	}
+	if foot.id != id {
+		return nil, r.corrupt(uint64(size-footerBytes), fmt.Sprintf("this is table %d with "+
+			"UID %016x, not the one with UID %016x", foot.id.Num, foot.id.UID, id.UID))
 	}
 	if err := r.readSections(foot); err != nil {
 		return nil, err
@@ -54,25 +58,29 @@ func (r *Reader) corrupt(offset uint64, reason string) error {
 	return &CorruptError{Num: r.id.Num, Offset: int64(offset), Reason: reason}
 }
 
-// readFooter reads the footer and checks that this is the table the caller means.
-func (r *Reader) readFooter(size int64) (footer, error) {
+// ReadID returns the identity that the table in the first size bytes of f claims in its footer. It
+// is for a file of which nothing else is known; a Reader is told which table it must be.
+func ReadID(f io.ReaderAt, size int64) (ID, error) {
+	foot, err := readFooter(f, size, 0)
+	return foot.id, err
+}
+
+// readFooter reads and checks the footer of what is called table num.
+func readFooter(f io.ReaderAt, size int64, num uint64) (footer, error) {
 	if size < footerBytes {
-		return footer{}, r.corrupt(0, fmt.Sprintf("file of %d bytes is no table", size))
+		reason := fmt.Sprintf("file of %d bytes is no table", size)
+		return footer{}, &CorruptError{Num: num, Offset: 0, Reason: reason}
 	}
 	var p [footerBytes]byte
 	at := size - footerBytes
-	if err := readFull(r.f, p[:], r.id.Num, at); err != nil {
+	if err := readFull(f, p[:], num, at); err != nil {
 		return footer{}, err
 	}
-	f, reason := decodeFooter(p[:], uint64(size))
-	if reason == "" && f.id != r.id {
-		reason = fmt.Sprintf("this is table %d with UID %016x, not the one with UID %016x",
-			f.id.Num, f.id.UID, r.id.UID)
-	}
+	foot, reason := decodeFooter(p[:], uint64(size))
 	if reason != "" {
-		return f, r.corrupt(uint64(at), reason)
+		return foot, &CorruptError{Num: num, Offset: at, Reason: reason}
 	}
-	return f, nil
+	return foot, nil
 }
 
 // readSections reads and verifies filter, index and properties. Their lengths are bounded by the

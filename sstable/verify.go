@@ -10,15 +10,38 @@ import (
 // every checksum, the order of all entries, that each block lies between its separators, that the
 // filter knows every key, and that the properties tell the truth. It returns the first failure.
 func (r *Reader) Verify() error {
-	v := verifier{r: r, p: Properties{Meta: Meta{MinSeq: SeqMax}}}
-	for i := range r.slots {
-		if err := v.verifyBlock(i); err != nil {
-			return err
-		}
-	}
-	if err := v.compareProperties(); err != nil {
+	for _, err := range r.Failures(1) {
 		return err
 	}
+	return nil
+}
+
+// Failures is Verify that goes on: it returns the failures of all blocks, at most that many. A
+// block that cannot be read counts, with the error of the read.
+func (r *Reader) Failures(most int) (failed []error) {
+	v := verifier{r: r, p: Properties{Meta: Meta{MinSeq: SeqMax}}}
+	for i := range r.slots {
+		if len(failed) == most {
+			return failed
+		}
+		if err := v.verifyBlock(i); err != nil {
+			failed = append(failed, err)
+			v.follows = false
+		}
+	}
+	if len(failed) == 0 { // else a block is missing from the sums
+		if err := v.compareProperties(); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if err := r.verifyPadding(); err != nil && len(failed) < most {
+		failed = append(failed, err)
+	}
+	return failed
+}
+
+// verifyPadding checks the bytes between data and filter, which have no checksum.
+func (r *Reader) verifyPadding() error {
 	pad := make([]byte, r.padding.length)
 	if err := readFull(r.f, pad, r.id.Num, int64(r.padding.offset)); err != nil {
 		return err
@@ -31,10 +54,11 @@ func (r *Reader) Verify() error {
 
 // verifier gathers the properties of the blocks seen so far.
 type verifier struct {
-	r    *Reader
-	s    scratch
-	p    Properties
-	last Key // owned
+	r       *Reader
+	s       scratch
+	p       Properties
+	last    Key  // owned
+	follows bool // the next entry comes after last: there is one, and no block between them failed
 }
 
 func (v *verifier) verifyBlock(i int) error {
@@ -75,19 +99,19 @@ func (r *Reader) separates(i int, user []byte) int {
 func (v *verifier) add(prefix, suffix []byte, trailer uint64, value []byte) (reason string) {
 	p := &v.p
 	key := Key{slices.Concat(prefix, suffix), trailer}
-	if p.Entries > 0 && Compare(v.last, key) >= 0 {
+	if v.follows && Compare(v.last, key) >= 0 {
 		return "out of order"
 	}
 	if p.Entries == 0 {
 		p.Smallest = key
 	}
-	if p.Entries == 0 || !bytes.Equal(v.last.User, key.User) {
+	if !v.follows || !bytes.Equal(v.last.User, key.User) {
 		p.FilterKeys++
 		if !v.r.filter.mayContain(Hash(key.User)) {
 			return "the filter does not know the key"
 		}
 	}
-	v.last = key
+	v.last, v.follows = key, true
 	p.Entries++
 	p.RawBytes += uint64(len(key.User) + len(value))
 	p.MinSeq, p.MaxSeq = min(p.MinSeq, key.Seq()), max(p.MaxSeq, key.Seq())
