@@ -43,4 +43,18 @@
 //     that were not being changed are safe, as on any disk with sector checksums.
 //
 // A file synced as a whole under a name synced by SyncDir is exact in every mode.
+//
+// # What a failed sync does
+//
+// Of what was to become durable any part may be, and a later sync need not make up for the rest. A
+// [Fault] can have a sync fail in three ways, and code has to be right under all of them:
+//
+//   - With a plain error the sync is not done. What is dirty stays dirty, and the next sync makes
+//     it durable.
+//   - With [LostSync] what is dirty counts as clean from then on, as on systems that give up what
+//     they could not write: the next sync succeeds and the data is not on the disk. Nothing shows
+//     it until the power fails. What is written again is dirty again.
+//   - With [EvictedSync] reads too see the old content from then on.
+//
+// The same goes for the names in a directory and SyncDir.
 package vfs

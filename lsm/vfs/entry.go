@@ -57,7 +57,8 @@ func (e edit) apply(names map[string]entry) {
 // the target first. Mem.pending has them in the order they happened.
 type change struct {
 	edits []edit
-	made  uint64 // when, by the clock of the disk
+	made  uint64    // when, by the clock of the disk
+	lost  []*folder // those whose sync failed and gave it up
 }
 
 // renames returns the target and the source of a rename of which neither is durable.
@@ -81,7 +82,7 @@ func (m *Mem) changeLocked(edits ...edit) {
 			m.releaseLocked(was.file)
 		}
 	}
-	m.pending = append(m.pending, &change{edits, m.tick()})
+	m.pending = append(m.pending, &change{edits: edits, made: m.tick()})
 }
 
 // syncDirLocked makes the changes to d durable. A rename out of d takes its target along even if
@@ -93,11 +94,11 @@ func (m *Mem) syncDirLocked(d *folder) {
 		target, source, ok := c.renames()
 		whole := ok && (source.dir == d || target.dir == d && target.to.dir != nil)
 		c.edits = slices.DeleteFunc(c.edits, func(e edit) bool {
-			if e.dir != d && !whole {
+			if e.dir != d && !whole || c.lostIn(d) {
 				return false
 			}
 			e.apply(e.dir.durable)
-			if e.dir != d {
+			if e.dir != d || m.lost {
 				m.supersedeLocked(i, e)
 			}
 			return true

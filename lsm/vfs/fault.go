@@ -128,6 +128,9 @@ func (f *Fault) before(o Op) (short int, err error) {
 	if errors.As(err, &e) {
 		return int(min(int64(max(e.Bytes, 0)), o.Len)), e.Err
 	}
+	if lost, ok := errors.AsType[*lostSync](err); ok && o.Kind != OpSync && o.Kind != OpSyncDir {
+		err = lost.err
+	}
 	return 0, err
 }
 
@@ -208,7 +211,7 @@ func (f *Fault) Size(name string) (int64, error) {
 // SyncDir implements FS.
 func (f *Fault) SyncDir(dir string) error {
 	if _, err := f.before(Op{Kind: OpSyncDir, Name: dir}); err != nil {
-		return err
+		return loseNames(f.fs, dir, err)
 	}
 	return f.fs.SyncDir(dir)
 }

@@ -55,7 +55,7 @@ func (f *faultFile) Truncate(size int64) error {
 
 func (f *faultFile) Sync() error {
 	if _, err := f.f.before(Op{Kind: OpSync, Name: f.name}); err != nil {
-		return err
+		return loseFile(f.file, err)
 	}
 	return f.file.Sync()
 }

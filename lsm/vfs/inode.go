@@ -27,6 +27,7 @@ type page struct {
 type dirtyPage struct {
 	index   int
 	written [pageBytes / sectorBytes]uint64
+	lost    bool // a sync failed and gave it up: it is durable only if it is written again
 }
 
 // inode is the content of one file of a Mem. Sharing blocks by copy on write makes a crashed disk
@@ -41,6 +42,7 @@ type inode struct {
 	dirty       []dirtyPage
 	size        int64
 	durableSize int64
+	sizeLost    bool   // as in dirtyPage
 	written     uint64 // when the last write or truncation was; 0 when none since the last sync
 
 	// Guarded by Mem.mu.
@@ -75,7 +77,7 @@ func (n *inode) writeLocked(p []byte, off int64, now uint64) {
 	if len(p) == 0 {
 		return
 	}
-	n.written = now
+	n.written, n.sizeLost = now, false
 	n.size = max(n.size, off+int64(len(p)))
 	for len(p) > 0 {
 		i, at := int(off/pageBytes), int(off%pageBytes)
@@ -88,7 +90,7 @@ func (n *inode) writeLocked(p []byte, off int64, now uint64) {
 // truncateLocked sets the size. What is cut off turns to zeros that are as little durable as any
 // other write. The caller holds mu.
 func (n *inode) truncateLocked(size int64, now uint64) {
-	n.written = now
+	n.written, n.sizeLost = now, false
 	if size < n.size {
 		first, at := int(size/pageBytes), int(size%pageBytes)
 		for i := first; i < len(n.pages); i, at = i+1, 0 {
@@ -129,9 +131,10 @@ func (n *inode) markLocked(i, from, to int, now uint64) {
 		n.dirty = append(n.dirty, dirtyPage{index: i})
 		g.dirty = int32(len(n.dirty))
 	}
-	written := &n.dirty[g.dirty-1].written
+	d := &n.dirty[g.dirty-1]
+	d.lost = false
 	for s := from / sectorBytes; s*sectorBytes < to; s++ {
-		written[s] = now
+		d.written[s] = now
 	}
 }
 
@@ -140,11 +143,22 @@ func (n *inode) syncLocked() bool {
 	if n.written == 0 {
 		return false
 	}
+	lost := n.dirty[:0]
 	for i := range n.dirty {
 		g := &n.pages[n.dirty[i].index]
+		if n.dirty[i].lost {
+			lost = append(lost, n.dirty[i])
+			g.dirty = int32(len(lost))
+			continue
+		}
 		g.durable, g.dirty, g.owned = g.live, 0, false
 	}
-	n.dirty = n.dirty[:0]
-	n.durableSize, n.written = n.size, 0
+	n.dirty = lost
+	if !n.sizeLost {
+		n.durableSize = n.size
+	}
+	if len(lost) == 0 && !n.sizeLost {
+		n.written = 0
+	}
 	return true
 }

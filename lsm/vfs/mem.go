@@ -24,6 +24,7 @@ type Mem struct {
 	mu      sync.RWMutex
 	root    *folder
 	pending []*change // not yet durable, oldest first
+	lost    bool      // some of them were given up by a sync that failed
 	open    int
 }
 

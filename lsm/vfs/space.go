@@ -20,6 +20,13 @@ func (s *space) resize(from, to int64) bool {
 	return true
 }
 
+// restore counts the bytes of a file that is back, whether they fit or not.
+func (s *space) restore(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used += bytes
+}
+
 // grow reserves what a write of [off, end) to a file of size bytes adds to it and returns how many
 // bytes of the write fit.
 func (s *space) grow(size, off, end int64) int {
