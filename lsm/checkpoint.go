@@ -40,7 +40,7 @@ func (db *DB) checkpoint(dir string, v *version) (err error) {
 		return err
 	}
 	var linked []string
-	m := manifest{fs: fsys, dir: dir}
+	m := manifest{fs: fsys, dir: dir, step: db.opts.prewriteBytes()}
 	defer func() {
 		m.abandon()
 		if err != nil && !m.named { // what CURRENT may name must stay

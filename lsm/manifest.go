@@ -14,8 +14,9 @@ import (
 // an append failed: after a failed append nobody knows what the old file holds, so nothing is ever
 // appended behind it. Guarded by DB.installing.
 type manifest struct {
-	fs  vfs.FS
-	dir string
+	fs   vfs.FS
+	dir  string
+	step int64 // in which it grows ahead of syncs
 
 	num   uint64
 	w     *wal.Writer // nil when the last append failed
@@ -59,7 +60,7 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	m.abandon()
 	m.named = false
 	name := manifestName(m.dir, num)
-	w, err := createManifest(m.fs, name, num)
+	w, err := createManifest(m.fs, name, num, m.step)
 	if err != nil {
 		return err
 	}
@@ -85,12 +86,12 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	return nil
 }
 
-func createManifest(fsys vfs.FS, name string, num uint64) (*wal.Writer, error) {
+func createManifest(fsys vfs.FS, name string, num uint64, step int64) (*wal.Writer, error) {
 	f, err := fsys.Create(name)
 	if err != nil {
 		return nil, err
 	}
-	h := wal.Header{Segment: num, Nonce: randomUint64()}
+	h := wal.Header{Segment: num, Nonce: randomUint64(), PrewriteBytes: step}
 	if err := wal.WriteHeader(f, h); err != nil {
 		_ = f.Close()
 		_ = fsys.Remove(name)

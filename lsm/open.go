@@ -36,8 +36,8 @@ func Open(dir string, o Options) (*DB, error) {
 	db.arenas.bytes = o.MemtableBytes
 	db.pace.epoch = time.Now()
 	db.behind.init()
-	db.segments = segments{fs: o.FS, dir: dir, fileNum: db.newFileNum}
-	db.manifest = manifest{fs: o.FS, dir: dir}
+	db.segments = segments{fs: o.FS, dir: dir, fileNum: db.newFileNum, step: o.prewriteBytes()}
+	db.manifest = manifest{fs: o.FS, dir: dir, step: o.prewriteBytes()}
 	db.fileNum.Store(1)
 	db.ctx, db.cancel = context.WithCancel(context.Background())
 	if err := db.acquireDir(); err != nil {

@@ -76,3 +76,10 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+// prewriteBytes is the step in which log and manifest grow ahead of syncs: 1 MiB, and less where
+// memtables of a few KiB switch the log long before that.
+func (o Options) prewriteBytes() int64 {
+	const page = 4096
+	return min(max(o.MemtableBytes/4/page*page, 4*page), 1<<20)
+}

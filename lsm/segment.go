@@ -24,6 +24,7 @@ type segments struct {
 	fs      vfs.FS
 	dir     string
 	fileNum func() uint64
+	step    int64 // in which they grow ahead of syncs
 
 	mu    sync.Mutex // also held while preparing: at most one segment is being prepared
 	ready *segment
@@ -64,7 +65,7 @@ func (s *segments) makeLocked() (*segment, error) {
 	num := s.fileNum()
 	name := logName(s.dir, num)
 	temp := name + tempSuffix
-	h := wal.Header{Segment: num, Nonce: randomUint64()}
+	h := wal.Header{Segment: num, Nonce: randomUint64(), PrewriteBytes: s.step}
 	var f vfs.File
 	var err error
 	if n := len(s.spare); n > 0 {

@@ -13,7 +13,8 @@ const (
 	// writes that page to its end, in zeros: otherwise the file system reads a recycled page back
 	// to merge it (BenchmarkSyncEvicted), and each sync of a growing file has a new size to log.
 	pageBytes = 4096
-	// prewriteBytes is the step in which a syncing flush extends a growing segment ahead of itself.
+	// prewriteBytes is the step in which a syncing flush extends a growing segment ahead of itself,
+	// unless the header says otherwise.
 	prewriteBytes = 1 << 20
 	// prewriteMaxFrame bounds the frames it does so for: those larger are limited by bytes, which
 	// prewriting would double, not by the sync.
@@ -41,6 +42,9 @@ type segment struct {
 }
 
 func newSegment(f File, h Header) *segment {
+	if h.PrewriteBytes <= 0 {
+		h.PrewriteBytes = prewriteBytes
+	}
 	return &segment{
 		Header:     h,
 		file:       f,
@@ -279,7 +283,8 @@ func (s *segment) prewrite(g *group) error {
 	if s.fresh <= s.prewritten {
 		return nil
 	}
-	s.prewritten = (s.fresh + prewriteBytes - 1) &^ (prewriteBytes - 1)
+	step := min(s.PrewriteBytes, prewriteBytes)
+	s.prewritten = (s.fresh + step - 1) / step * step
 	n, err := s.file.WriteAt(zeros[:s.prewritten-s.fresh], s.fresh)
 	g.padding += uint64(n)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

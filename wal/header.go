@@ -36,6 +36,10 @@ type Header struct {
 	// written: the size of a recycled file, else 0. It is not stored. Syncing inside this area is
 	// faster because the file system has no metadata to write.
 	Prewritten int64
+	// PrewriteBytes is the step in which the segment grows ahead of flushes that sync, a multiple
+	// of 4096. 0 means 1 MiB. It is not stored. A log that is switched every few KiB has no use for
+	// more: all of it is read again by recovery.
+	PrewriteBytes int64
 }
 
 // HeaderBytes is the size of the header page at the start of a segment, frames follow it.
@@ -62,16 +66,20 @@ var ErrVersion = errors.New("unknown format version")
 // WriteHeader writes the header page of a new or recycled segment and syncs it. The file must get
 // its segment name only afterwards, so that a file of that name always has a header.
 func WriteHeader(f File, h Header) error {
-	page := make([]byte, HeaderBytes)
-	putHeader(page, h)
-	putHeader(page[headerTwin:], h)
-	if _, err := f.WriteAt(page, 0); err != nil {
+	if _, err := f.WriteAt(headerPage(h), 0); err != nil {
 		return fmt.Errorf("wal: write header of segment %d: %w", h.Segment, err)
 	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("wal: sync header of segment %d: %w", h.Segment, err)
 	}
 	return nil
+}
+
+func headerPage(h Header) []byte {
+	page := make([]byte, HeaderBytes)
+	putHeader(page, h)
+	putHeader(page[headerTwin:], h)
+	return page
 }
 
 func putHeader(p []byte, h Header) {
