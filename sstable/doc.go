@@ -22,7 +22,8 @@
 // are too many bytes of them.
 //
 // TableIter walks one table, Merge walks several Iterators as one. The versions of a user key come
-// newest first, and may be spread over several blocks.
+// newest first, and may be spread over several blocks. Salvager walks what is left of a damaged
+// table.
 //
 // # Format
 //
