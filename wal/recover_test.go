@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
@@ -248,54 +247,6 @@ func TestReadErrorIsNoEnd(t *testing.T) {
 	stop := errors.New("stop")
 	if _, err := Recover(l.segs, 1000, func([]byte) error { return stop }); err != stop {
 		t.Fatalf("error of fn: %v", err)
-	}
-}
-
-// A file is recycled many times; after each life it is cut at every sector, beyond which it holds
-// what it held in the life before. Only records of this life are replayed, and a prefix of them.
-func TestRecycle(t *testing.T) {
-	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
-	var before []byte
-	start := Pos(0)
-	for life := range 50 {
-		h := Header{Segment: uint64(life + 1), Nonce: r.Uint64(), Prewritten: int64(len(before))}
-		f := newFake(t, h, before)
-		w := NewWriter(f, h, start)
-		var recs []string
-		for left := r.IntN(30 << 10); left > 0; {
-			rec := fmt.Sprintf("life %d:%s", life, strings.Repeat("x", r.IntN(1+min(left, 3000))))
-			left -= len(rec)
-			recs = append(recs, rec)
-			p := w.Append([]byte(rec))
-			if r.IntN(3) == 0 {
-				if err := w.Write(p); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		if err := w.Write(NoPos); err != nil {
-			t.Fatal(err)
-		}
-		used := w.seg.fresh
-		for cut := int64(HeaderBytes); cut <= used; cut += 512 {
-			data := overlay(slices.Clone(f.data), nil, 0)
-			if n := min(int64(len(before)), used); cut < n {
-				copy(data[cut:n], before[cut:n])
-			} else {
-				clear(data[cut:used])
-			}
-			got, res, err := replay(start, segmentOf(h.Segment, data))
-			if err != nil || !isPrefix(got, recs) {
-				t.Fatalf("seed %d, life %d, cut at %d: %d records, %+v, %v",
-					seed, life, cut, len(got), res, err)
-			}
-			if cut == used && len(got) != len(recs) {
-				t.Fatalf("seed %d, life %d: %d of %d records", seed, life, len(got), len(recs))
-			}
-		}
-		start = w.End()
-		before = slices.Clone(f.data[:min(len(f.data), 40<<10)])
 	}
 }
 
