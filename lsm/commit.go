@@ -138,7 +138,7 @@ func (db *DB) rotate(bytes int64) error {
 	}
 	mem, err := db.newMemtable(bytes, db.commit.mem.commonPrefix())
 	if err != nil {
-		_ = next.file.Close()
+		db.segments.giveBack(next)
 		return db.failForNow("allocate a memtable", err)
 	}
 	mem.segment = next.num

@@ -218,6 +218,9 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 	if flushed != nil {
 		db.frozen = db.frozen[1:]
 	}
+	for _, a := range e.added {
+		delete(db.making, a.meta.Num)
+	}
 	db.setStateLocked(db.state.Load().mem, db.frozen, next)
 	return nil
 }
@@ -239,10 +242,7 @@ func (db *DB) dropOpened(base *version, opened map[uint64]*table) {
 // removeTables removes the files of new tables that no edit in force names.
 func (db *DB) removeTables(added []leveledTable) {
 	for _, a := range added {
-		name := tableName(db.dir, a.meta.Num)
-		if err := db.opts.FS.Remove(name); err != nil {
-			db.log.Warn("cannot remove a table", "file", name, "error", err)
-		}
+		db.removeMade(a.meta.Num)
 	}
 }
 

@@ -164,7 +164,7 @@ func TestBatchesAreAtomicForReaders(t *testing.T) {
 	writers.Wait()
 	stop.Store(true)
 	background.Wait()
-	if err := db.checkFiles(); err != nil {
+	if err := db.Check(); err != nil {
 		t.Error(err)
 	}
 	mustClose(t, db)

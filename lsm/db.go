@@ -37,6 +37,7 @@ type DB struct {
 	published publisher
 	wal       atomic.Pointer[wal.Writer] // replaced only after a full disk
 	segments  segments
+	remover   remover
 	arenas    arenaPool
 	fileNum   atomic.Uint64           // next file number
 	failure   atomic.Pointer[failure] // why writes are refused; nil while they are not
@@ -74,6 +75,7 @@ type DB struct {
 	frozen     []*memtable
 	older      map[*readState]struct{} // not current, not freed
 	dead       []*readState            // of them those to free
+	making     map[uint64]struct{}     // tables begun that no version lists yet
 	cleaning   bool
 	snapshots  []*Snapshot // oldest first
 	picker     *compaction.Picker

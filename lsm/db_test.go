@@ -100,7 +100,7 @@ func TestPutGetDeleteThroughEveryLevel(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("compacted")
-	if err := db.checkFiles(); err != nil {
+	if err := db.Check(); err != nil {
 		t.Fatal(err)
 	}
 	fs := db.opts.FS

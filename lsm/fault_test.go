@@ -196,7 +196,7 @@ func (r *faultRun) run() {
 		r.failf("compact: %v", err)
 	}
 	r.compare()
-	if err := r.db.checkFiles(); err != nil {
+	if err := r.db.Check(); err != nil {
 		r.failf("%v", err)
 	}
 	r.close()
@@ -499,7 +499,7 @@ func TestFullDisk(t *testing.T) {
 		mustClose(t, db)
 		db = mustOpen(t, "data", tinyOptions(mem))
 		has("reopened")
-		if err := db.checkFiles(); err != nil {
+		if err := db.Check(); err != nil {
 			t.Error(err)
 		}
 		mustClose(t, db)
@@ -701,7 +701,7 @@ func TestFailedCompactionLeavesNoTables(t *testing.T) {
 		if n := db.Metrics().Levels[0].Tables; n != 0 {
 			t.Errorf("%d tables are left in level 0", n)
 		}
-		if err := db.checkFiles(); err != nil {
+		if err := db.Check(); err != nil {
 			t.Error(err)
 		}
 	})

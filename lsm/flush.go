@@ -101,17 +101,17 @@ func (db *DB) flushOldest() error {
 	}
 	db.repaceLocked()
 	db.mu.Unlock()
-	db.retireSegment(m.segment)
+	db.retireSegments(m.segment)
 	return nil
 }
 
-func (db *DB) retireSegment(num uint64) {
-	err := db.wal.Load().Release(num)
+func (db *DB) retireSegments(number uint64) {
+	err := db.wal.Load().Release(number)
 	if err == nil {
-		err = db.segments.retire(num)
+		err = db.segments.retire(number)
 	}
 	if err != nil {
-		db.log.Warn("cannot reuse a log segment", "segment", num, "error", err)
+		db.log.Warn("cannot reuse a log segment", "segment", number, "error", err)
 	}
 }
 
@@ -244,7 +244,7 @@ func (db *DB) replaceLog() error {
 	}
 	mem, err := db.newMemtable(0, nil)
 	if err != nil {
-		_ = next.file.Close()
+		db.segments.giveBack(next)
 		return err
 	}
 	_ = log.Close() // it has failed: closing only closes its files

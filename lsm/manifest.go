@@ -14,15 +14,17 @@ import (
 // an append failed: after a failed append nobody knows what the old file holds, so nothing is ever
 // appended behind it. Guarded by DB.installing.
 type manifest struct {
-	fs   vfs.FS
-	dir  string
-	step int64 // in which it grows ahead of syncs
+	fs      vfs.FS
+	dir     string
+	step    int64 // in which it grows ahead of syncs
+	remover *remover
 
 	num   uint64
 	w     *wal.Writer // nil when the last append failed
 	bytes int64       // appended so far
 	limit int64       // size at which a new manifest is started
 	named bool        // the last edit failed, but may be in force
+	stale []uint64    // manifests that failed and that CURRENT may name
 }
 
 // manifestBytesMin is the size below which a manifest is never rewritten.
@@ -62,6 +64,7 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	name := manifestName(m.dir, num)
 	w, err := createManifest(m.fs, name, num, m.step)
 	if err != nil {
+		_ = m.remover.remove(name)
 		return err
 	}
 	data := all.encode(nil)
@@ -73,16 +76,22 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	}
 	if err != nil {
 		_ = w.Close()
-		if !m.named { // else the rename to CURRENT may have happened: the new file must stay
-			_ = m.fs.Remove(name)
+		if !m.named {
+			_ = m.remover.remove(name)
+		} else { // the rename to CURRENT may have happened: the new file must stay
+			m.stale = append(m.stale, num)
 		}
 		return err
 	}
 	m.num, m.w = num, w
 	m.bytes, m.limit = 0, max(manifestBytesMin, 2*int64(len(data)))
-	if old != 0 && old != num {
-		_ = m.fs.Remove(manifestName(m.dir, old)) // tried again when the directory is opened
+	if old != 0 {
+		m.stale = append(m.stale, old)
 	}
+	for _, num := range m.stale {
+		_ = m.remover.remove(manifestName(m.dir, num)) // tried again when the directory is opened
+	}
+	m.stale = nil
 	return nil
 }
 
@@ -94,7 +103,6 @@ func createManifest(fsys vfs.FS, name string, num uint64, step int64) (*wal.Writ
 	h := wal.Header{Segment: num, Nonce: randomUint64(), PrewriteBytes: step}
 	if err := wal.WriteHeader(f, h); err != nil {
 		_ = f.Close()
-		_ = fsys.Remove(name)
 		return nil, err
 	}
 	return wal.NewWriter(f, h, 0), nil

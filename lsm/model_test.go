@@ -424,7 +424,7 @@ func (m *modelRun) reopen() {
 
 func (m *modelRun) compare(when string) {
 	m.compareDB(m.db, m.now(), when)
-	if err := m.db.checkFiles(); err != nil {
+	if err := m.db.Check(); err != nil {
 		m.failf("%s: %v", when, err)
 	}
 }

@@ -27,6 +27,7 @@ func Open(dir string, o Options) (*DB, error) {
 		picker: compaction.NewPicker(o.Compaction),
 		busy:   make(map[uint64]bool),
 		older:  make(map[*readState]struct{}),
+		making: make(map[uint64]struct{}),
 		done:   make(chan struct{}),
 	}
 	if o.CacheBytes > 0 {
@@ -36,8 +37,10 @@ func Open(dir string, o Options) (*DB, error) {
 	db.arenas.bytes = o.MemtableBytes
 	db.pace.epoch = time.Now()
 	db.behind.init()
+	db.remover.fs = o.FS
 	db.segments = segments{fs: o.FS, dir: dir, fileNum: db.newFileNum, step: o.prewriteBytes()}
 	db.manifest = manifest{fs: o.FS, dir: dir, step: o.prewriteBytes()}
+	db.segments.remover, db.manifest.remover = &db.remover, &db.remover
 	db.fileNum.Store(1)
 	db.ctx, db.cancel = context.WithCancel(context.Background())
 	if err := db.acquireDir(); err != nil {
@@ -315,7 +318,7 @@ func (db *DB) removeObsolete() {
 			// second reuse would overwrite the log in use.
 			kind == fileTable && !live[num], kind == fileTemp,
 			kind == fileManifest && num != db.manifest.num:
-			err = db.opts.FS.Remove(filepath.Join(db.dir, base))
+			err = db.remover.remove(filepath.Join(db.dir, base))
 		}
 		if err != nil {
 			db.log.Warn("cannot remove an obsolete file", "file", base, "error", err)

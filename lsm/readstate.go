@@ -151,7 +151,7 @@ func (db *DB) freeTables(v *version) {
 				continue
 			}
 			err := t.close()
-			if removeErr := db.opts.FS.Remove(t.name); err == nil {
+			if removeErr := db.remover.remove(t.name); err == nil {
 				err = removeErr
 			}
 			if err != nil {

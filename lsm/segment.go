@@ -1,6 +1,8 @@
 package lsm
 
 import (
+	"errors"
+	"slices"
 	"sync"
 
 	"kvd/lsm/vfs"
@@ -25,10 +27,12 @@ type segments struct {
 	dir     string
 	fileNum func() uint64
 	step    int64 // in which they grow ahead of syncs
+	remover *remover
 
 	mu    sync.Mutex // also held while preparing: at most one segment is being prepared
 	ready *segment
 	spare []spareSegment // no longer needed, oldest first
+	taken []uint64       // and not retired, ascending
 }
 
 type spareSegment struct {
@@ -54,11 +58,30 @@ func (s *segments) prepare() error {
 func (s *segments) take() (*segment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if next := s.ready; next != nil {
-		s.ready = nil
-		return next, nil
+	next := s.ready
+	s.ready = nil
+	if next == nil {
+		var err error
+		if next, err = s.makeLocked(); err != nil {
+			return nil, err
+		}
 	}
-	return s.makeLocked()
+	s.taken = append(s.taken, next.num)
+	return next, nil
+}
+
+// giveBack returns the segment that was taken last and not written to. Without it every attempt to
+// make a memtable that fails would leave a file behind.
+func (s *segments) giveBack(unused *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = slices.DeleteFunc(s.taken, func(num uint64) bool { return num == unused.num })
+	if s.ready == nil {
+		s.ready = unused
+		return
+	}
+	_ = unused.file.Close() // nothing was written
+	_ = s.remover.remove(logName(s.dir, unused.num))
 }
 
 func (s *segments) makeLocked() (*segment, error) {
@@ -74,11 +97,15 @@ func (s *segments) makeLocked() (*segment, error) {
 		if err = s.fs.Rename(logName(s.dir, old.num), temp); err == nil {
 			f, err = s.fs.OpenReadWrite(temp)
 		}
+		if err != nil {
+			_ = s.remover.remove(logName(s.dir, old.num)) // it has one of the two names
+		}
 		h.Prewritten = old.bytes
 	} else {
 		f, err = s.fs.Create(temp)
 	}
 	if err != nil {
+		_ = s.remover.remove(temp)
 		return nil, err
 	}
 	err = wal.WriteHeader(f, h)
@@ -90,27 +117,31 @@ func (s *segments) makeLocked() (*segment, error) {
 	}
 	if err != nil {
 		_ = f.Close() // the first error is the one to tell
-		_ = s.fs.Remove(temp)
-		_ = s.fs.Remove(name) // it has one of the two names
+		_ = s.remover.remove(temp)
+		_ = s.remover.remove(name) // it has one of the two names
 		return nil, err
 	}
 	return &segment{num: num, file: f, header: h}, nil
 }
 
-// retire takes a segment whose records are all in durable tables, for reuse or removal.
-func (s *segments) retire(num uint64) error {
+// retire takes the segments up to number, whose records are all in durable tables, for reuse or
+// removal. An older one that the log could not release at its time goes with them.
+func (s *segments) retire(number uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := logName(s.dir, num)
-	if len(s.spare) < segmentsSpareMax {
+	var errs []error
+	for len(s.taken) > 0 && s.taken[0] <= number {
+		num := s.taken[0]
+		s.taken = s.taken[1:]
+		name := logName(s.dir, num)
 		size, err := s.fs.Size(name)
-		if err != nil {
-			return err
+		if err == nil && len(s.spare) < segmentsSpareMax {
+			s.spare = append(s.spare, spareSegment{num, size})
+			continue
 		}
-		s.spare = append(s.spare, spareSegment{num, size})
-		return nil
+		errs = append(errs, err, s.remover.remove(name))
 	}
-	return s.fs.Remove(name)
+	return errors.Join(errs...)
 }
 
 func (s *segments) close() error {

@@ -26,9 +26,9 @@ func (f *tableFile) Write(p []byte) (int, error) {
 // of flushes and compactions.
 type tableWriter struct {
 	*sstable.Writer
-	db   *DB
-	name string
-	out  tableFile
+	db  *DB
+	num uint64
+	out tableFile
 }
 
 var _ compaction.Output = (*tableWriter)(nil)
@@ -37,10 +37,11 @@ var _ compaction.Output = (*tableWriter)(nil)
 // compressed; the levels above are rewritten soon, and compressing them would be the largest
 // single cost of doing so.
 func (db *DB) createTable(level int) (*tableWriter, error) {
-	num := db.newFileNum()
-	w := &tableWriter{db: db, name: tableName(db.dir, num)}
-	file, err := db.opts.FS.Create(w.name)
+	num := db.beginTable()
+	w := &tableWriter{db: db, num: num}
+	file, err := db.opts.FS.Create(tableName(db.dir, num))
 	if err != nil {
+		w.remove()
 		return nil, err
 	}
 	w.out.file = file
@@ -83,10 +84,28 @@ func (w *tableWriter) Abort() {
 	w.remove()
 }
 
-func (w *tableWriter) remove() {
-	if err := w.db.opts.FS.Remove(w.name); err != nil {
-		w.db.log.Warn("cannot remove an unfinished table", "file", w.name, "error", err)
+func (w *tableWriter) remove() { w.db.removeMade(w.num) }
+
+// beginTable returns the number of a table about to be made. Drawing it and noting it are one step
+// under mu: Check takes the file of a table that is neither noted nor listed for a forgotten one.
+// The note goes when a version lists the table, or after the file.
+func (db *DB) beginTable() uint64 {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	num := db.newFileNum()
+	db.making[num] = struct{}{}
+	return num
+}
+
+// removeMade removes the file of a table that was begun in vain.
+func (db *DB) removeMade(num uint64) {
+	name := tableName(db.dir, num)
+	if err := db.remover.remove(name); err != nil {
+		db.log.Warn("cannot remove a table", "file", name, "error", err)
 	}
+	db.mu.Lock()
+	delete(db.making, num)
+	db.mu.Unlock()
 }
 
 // openTable opens a table for reading and pins its index and filter.
