@@ -81,17 +81,21 @@ func parseName(base string) (kind fileKind, num uint64) {
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
+// currentText is what CURRENT says when that manifest is in force.
+func currentText(manifest uint64) string {
+	line := fmt.Sprintf("%s %s", formatName, manifestName("", manifest))
+	return fmt.Sprintf("%s %08x\n", line, crc32.Checksum([]byte(line), crcTable))
+}
+
 // writeCurrent makes the manifest the one in force, atomically and durably. After an error tried
 // tells whether it may be in force.
 func writeCurrent(fs vfs.FS, dir string, manifest uint64) (tried bool, err error) {
-	line := fmt.Sprintf("%s %s", formatName, filepath.Base(manifestName(dir, manifest)))
-	line = fmt.Sprintf("%s %08x\n", line, crc32.Checksum([]byte(line), crcTable))
 	temp := filepath.Join(dir, currentName+tempSuffix)
 	f, err := fs.Create(temp)
 	if err != nil {
 		return false, err
 	}
-	_, err = f.WriteAt([]byte(line), 0)
+	_, err = f.WriteAt([]byte(currentText(manifest)), 0)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -108,6 +112,26 @@ func writeCurrent(fs vfs.FS, dir string, manifest uint64) (tried bool, err error
 	return true, err
 }
 
+// dataAmong returns the first of names that only a database has, "" if there is none. A manifest
+// may be what a crash left of the making of one.
+func dataAmong(names []string) string {
+	for _, base := range names {
+		if kind, _ := parseName(base); kind == fileTable || kind == fileLog {
+			return base
+		}
+	}
+	return ""
+}
+
+// missingCurrent is the damage of a directory that has data but no CURRENT.
+func missingCurrent(dir, data string) error {
+	name := filepath.Join(dir, currentName)
+	return &CorruptError{name, -1, fmt.Sprintf("missing, although there is %s", data)}
+}
+
+// errFamily says that CURRENT, whatever it is, was not written by any version of this.
+var errFamily = fmt.Errorf("%w: not of this kind of database", ErrFormat)
+
 // readCurrent returns the number of the manifest in force.
 func readCurrent(fs vfs.FS, dir string) (manifest uint64, err error) {
 	name := filepath.Join(dir, currentName)
@@ -116,7 +140,7 @@ func readCurrent(fs vfs.FS, dir string) (manifest uint64, err error) {
 		return 0, err
 	}
 	if !strings.HasPrefix(line, formatFamily) {
-		return 0, fmt.Errorf("%w: %s is not of this kind of database", ErrFormat, name)
+		return 0, fmt.Errorf("%w: %s", errFamily, name)
 	}
 	fields := strings.Fields(line)
 	if len(fields) != 3 || line != strings.Join(fields, " ")+"\n" {

@@ -5,12 +5,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
 
-	"kvd/compaction"
 	"kvd/lsm/vfs"
 	"kvd/sstable"
 	"kvd/wal"
@@ -43,6 +41,7 @@ type Layout struct {
 	DatabaseID uint64
 	LogSegment uint64 // the oldest segment that recovery needs; 0 if none
 	LogStart   wal.Pos
+	LogEnd     wal.Pos     // where the log of a closed database ends; 0 if it was not closed
 	LastSeq    sstable.Seq // the last one in any table
 	NextFile   uint64
 	Tables     []LevelTable // by level, then by file number
@@ -56,6 +55,7 @@ type ManifestEdit struct {
 	DatabaseID uint64
 	LogSegment uint64
 	LogStart   wal.Pos
+	LogEnd     wal.Pos
 	LastSeq    sstable.Seq
 	NextFile   uint64
 	Added      []LevelTable
@@ -77,19 +77,31 @@ func InspectLayout(fsys vfs.FS, dir string) (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Layout{Dir: dir, Manifest: manifestName(dir, num)}
+	return layoutBy(fsys, dir, num)
+}
+
+// layoutBy is the layout by the word of that manifest.
+func layoutBy(fsys vfs.FS, dir string, manifest uint64) (*Layout, error) {
+	l := &Layout{Dir: dir, Manifest: manifestName(dir, manifest)}
 	tables := make(map[uint64]LevelTable)
-	err = InspectManifest(fsys, l.Manifest, func(e ManifestEdit) error {
+	err := InspectManifest(fsys, l.Manifest, func(e ManifestEdit) error {
 		l.Edits = e.Number
 		l.DatabaseID = max(l.DatabaseID, e.DatabaseID)
 		l.LastSeq, l.NextFile = max(l.LastSeq, e.LastSeq), max(l.NextFile, e.NextFile)
 		if e.LogSegment != 0 {
 			l.LogSegment, l.LogStart = e.LogSegment, e.LogStart
 		}
+		l.LogEnd = e.LogEnd // of the last edit: any other comes before the log went on
 		for _, r := range e.Removed {
+			if t, ok := tables[r.Num]; !ok || t.Level != r.Level {
+				return fmt.Errorf("%w: removes table %d, which is not there", errEdit, r.Num)
+			}
 			delete(tables, r.Num)
 		}
 		for _, t := range e.Added {
+			if _, ok := tables[t.Meta.Num]; ok {
+				return fmt.Errorf("%w: adds table %d twice", errEdit, t.Meta.Num)
+			}
 			tables[t.Meta.Num] = t
 		}
 		return nil
@@ -128,6 +140,7 @@ func InspectManifest(fsys vfs.FS, name string, fn func(ManifestEdit) error) erro
 			DatabaseID: e.databaseID,
 			LogSegment: e.logSegment,
 			LogStart:   e.logStart,
+			LogEnd:     e.logEnd,
 			LastSeq:    e.lastSeq,
 			NextFile:   e.nextFile,
 		}
@@ -321,145 +334,6 @@ func (l *Layout) Find(fsys vfs.FS, key []byte, fn func(Place) error) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// Verification is what Verify has read.
-type Verification struct {
-	Tables     int
-	TableBytes uint64
-	Entries    uint64
-	Segments   int
-	Records    int
-	LastSeq    sstable.Seq
-	TornBytes  int64   // never synced and lost in a crash: no damage
-	Damages    []error // each with its file; mostly *CorruptError
-}
-
-// Verify reads everything in dir that a database consists of and checks it: the manifest, every
-// block of every table against checksums, order, filter and what the manifest says of it, the
-// levels against one another, every frame and batch of the log. It goes on after damage, so
-// Damages is all of it. The error is for what keeps it from looking at all, such as ErrLocked.
-// seen, which may be nil, is called for each file before it is read.
-func Verify(fsys vfs.FS, dir string, seen func(name string)) (v Verification, err error) {
-	lock, err := fsys.Lock(filepath.Join(dir, lockName))
-	if err != nil && !unwritable(err) {
-		return v, fmt.Errorf("lsm: lock %s: %w", dir, err)
-	}
-	if lock != nil {
-		defer lock.Close()
-	}
-	if seen == nil {
-		seen = func(string) {}
-	}
-	l, err := InspectLayout(fsys, dir)
-	if _, ok := errors.AsType[*CorruptError](err); ok {
-		v.Damages = append(v.Damages, err)
-		return v, nil
-	}
-	if err != nil {
-		return v, err
-	}
-	var levels compaction.Levels
-	for _, t := range l.Tables {
-		seen(l.TableName(t))
-		if err := v.table(fsys, l, t); err != nil {
-			v.Damages = append(v.Damages, err)
-		}
-		levels[t.Level] = append(levels[t.Level], t.Meta)
-	}
-	levels.Sort()
-	if err := levels.Check(); err != nil {
-		v.Damages = append(v.Damages, &CorruptError{l.Manifest, -1, err.Error()})
-	}
-	if err := v.log(fsys, l, seen); err != nil {
-		v.Damages = append(v.Damages, err)
-	}
-	return v, nil
-}
-
-func (v *Verification) table(fsys vfs.FS, l *Layout, t LevelTable) error {
-	return l.InspectTable(fsys, t, func(r *sstable.Reader) error {
-		if err := r.Verify(); err != nil {
-			return err
-		}
-		it := &namedIter{name: l.TableName(t)}
-		it.Init(r, compactionInput)
-		if err := errors.Join(compaction.CheckTable(t.Meta, it), it.Close()); err != nil {
-			if _, ok := errors.AsType[*CorruptError](err); ok {
-				return err
-			}
-			return &CorruptError{l.TableName(t), -1, err.Error()}
-		}
-		v.Tables++
-		v.TableBytes += t.Meta.Bytes
-		v.Entries += t.Meta.Entries
-		return nil
-	})
-}
-
-// log reads the segments that recovery needs, as recovery does.
-func (v *Verification) log(fsys vfs.FS, l *Layout, seen func(string)) error {
-	first := logName(l.Dir, l.LogSegment)
-	if l.LogSegment != 0 && (len(l.Logs) == 0 || l.Logs[0] != first) {
-		return &CorruptError{first, -1, "missing, but the manifest needs it"}
-	}
-	var segments []wal.Segment
-	var files []io.Closer
-	defer func() {
-		for _, f := range files {
-			_ = f.Close() // only read from
-		}
-	}()
-	for _, name := range l.Logs {
-		seen(name)
-		f, err := fsys.Open(name)
-		if err != nil {
-			return err
-		}
-		files = append(files, f)
-		size, err := f.Size()
-		if err != nil {
-			return err
-		}
-		_, num := parseName(filepath.Base(name))
-		segments = append(segments, wal.Segment{Number: num, R: f, Size: size})
-	}
-	v.Segments, v.LastSeq = len(segments), l.LastSeq
-	if len(segments) == 0 {
-		return nil
-	}
-	result, err := wal.Recover(segments, l.LogStart, func(rec []byte) error {
-		return v.batch(first, rec)
-	})
-	v.Records = result.Records
-	v.TornBytes = result.Dropped
-	if e, ok := errors.AsType[*wal.CorruptError](err); ok {
-		return inFile(err, logName(l.Dir, e.Segment))
-	}
-	return err
-}
-
-// batch checks one record of the log.
-func (v *Verification) batch(file string, rec []byte) error {
-	ops, base, count, err := openBatch(rec)
-	if err == nil && base != v.LastSeq+1 {
-		err = fmt.Errorf("a batch at sequence %d follows sequence %d", base, v.LastSeq)
-	}
-	n := uint32(0)
-	for err == nil && ops.next() {
-		n++
-	}
-	if err == nil {
-		err = ops.err
-	}
-	if err == nil && n != count {
-		err = fmt.Errorf("a batch of %d writes says %d", n, count)
-	}
-	if err != nil {
-		return &CorruptError{file, -1, err.Error()}
-	}
-	v.LastSeq = base + sstable.Seq(count) - 1
-	return nil
 }
 
 // Err returns the first Put or Delete that was out of bounds, which Apply would return.

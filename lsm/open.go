@@ -139,6 +139,7 @@ func (db *DB) recover() error {
 	if err != nil {
 		return err
 	}
+	db.segments.log = db.databaseID
 	r, err := db.replay()
 	if err != nil {
 		return err
@@ -152,17 +153,11 @@ func (db *DB) recover() error {
 // create starts an empty database. A directory with data but without CURRENT is not empty: it has
 // lost a file.
 func (db *DB) create(names []string) error {
+	if data := dataAmong(names); data != "" {
+		return missingCurrent(db.dir, data)
+	}
 	if db.opts.ReadOnly {
 		return fmt.Errorf("lsm: no database in %s: %w", db.dir, fs.ErrNotExist)
-	}
-	for _, base := range names {
-		if kind, _ := parseName(base); kind == fileTable || kind == fileLog {
-			return &CorruptError{
-				File:   filepath.Join(db.dir, currentName),
-				Offset: -1,
-				Reason: fmt.Sprintf("missing, although there is %s", base),
-			}
-		}
 	}
 	db.databaseID = randomUint64()
 	v := &version{}

@@ -40,8 +40,7 @@ func (db *DB) replay() (*replayer, error) {
 	}
 	result, err := wal.Recover(r.segments, db.logStart, r.apply)
 	if err == nil && result.End < db.logEnd {
-		err = r.damaged(fmt.Errorf("the log ends at position %d, but when the database was closed "+
-			"it ended at %d", result.End, db.logEnd))
+		err = endsEarly(db.dir, result, db.logEnd)
 	}
 	if err == nil {
 		err = r.finish()
@@ -79,7 +78,8 @@ func (r *replayer) open(num uint64) error {
 	}
 	r.files = append(r.files, f)
 	size, err := f.Size()
-	r.segments = append(r.segments, wal.Segment{Number: num, R: f, Size: size})
+	r.segments = append(r.segments,
+		wal.Segment{Number: num, R: f, Size: size, Log: r.db.databaseID})
 	return err
 }
 

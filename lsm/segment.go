@@ -26,7 +26,8 @@ type segments struct {
 	fs      vfs.FS
 	dir     string
 	fileNum func() uint64
-	step    int64 // in which they grow ahead of syncs
+	log     uint64 // the identity of the database
+	step    int64  // in which they grow ahead of syncs
 	remover *remover
 
 	mu    sync.Mutex // also held while preparing: at most one segment is being prepared
@@ -88,7 +89,7 @@ func (s *segments) makeLocked() (*segment, error) {
 	num := s.fileNum()
 	name := logName(s.dir, num)
 	temp := name + tempSuffix
-	h := wal.Header{Segment: num, Nonce: randomUint64(), PrewriteBytes: s.step}
+	h := wal.Header{Segment: num, Nonce: randomUint64(), Log: s.log, PrewriteBytes: s.step}
 	var f vfs.File
 	var err error
 	if n := len(s.spare); n > 0 {

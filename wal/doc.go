@@ -19,10 +19,11 @@
 //
 // # A segment
 //
-// A segment file is a header page of 4096 bytes and frames. The header holds two copies of its 40
+// A segment file is a header page of 4096 bytes and frames. The header holds two copies of its 48
 // bytes, in different sectors, and it is synced before the file gets its name, so that a segment
-// without a header is damaged, not young. It holds a random nonce for this incarnation of the file,
-// and no position: a segment is prepared before anybody knows where the stream will enter it.
+// without a header is damaged, not young. It holds a random nonce for this incarnation of the file
+// and the identity of the log, so that a segment of another log is told from one of this, and no
+// position: a segment is prepared before anybody knows where the stream will enter it.
 //
 // A frame is what one group of writers shares: one write, and one sync if one of them asked for it.
 // See frame.go for its fields. The checksum covers nonce and file offset besides the frame. The
@@ -39,9 +40,10 @@
 //	@8:    01000000 00000000           version 1
 //	@16:   0100000000000000           segment 1
 //	@24:   efcdab8967452301           nonce
-//	@32:   6617e7631c4a1ba0           xxhash64 of the 32 bytes before
+//	@32:   0011223344556677           log 0x7766554433221100
+//	@40:   54c0e58a56ca8813           xxhash64 of the 40 bytes before
 //	@2048: 6b766477616c0d0a 01000000 00000000 0100000000000000 efcdab8967452301
-//	@2080: 6617e7631c4a1ba0           the other copy
+//	@2080: 0011223344556677 54c0e58a56ca8813   the other copy
 //
 //	@4096: 10000000 5a7f89b3           16 bytes of payload, sum
 //	@4104: 0000000000000000           position 0

@@ -10,7 +10,7 @@ import (
 
 // goldenLog returns the worked example of doc.go.
 func goldenLog(t testing.TB) []byte {
-	h := Header{Segment: 1, Nonce: 0x0123456789abcdef}
+	h := Header{Segment: 1, Nonce: 0x0123456789abcdef, Log: 0x7766554433221100}
 	f := newFake(t, h, nil)
 	w := NewWriter(f, h, 0)
 	w.Append([]byte("put a=1"))

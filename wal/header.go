@@ -32,6 +32,9 @@ type Header struct {
 	// Nonce is drawn at random each time a file becomes a segment, so that the frames of the file's
 	// previous life can never verify.
 	Nonce uint64
+	// Log is the identity of the log that the segment belongs to. Two logs of one shape have
+	// segments of the same numbers and positions, and without it one could stand in for the other.
+	Log uint64
 	// Prewritten is the number of bytes at the start of the file that are known to be allocated and
 	// written: the size of a recycled file, else 0. It is not stored. Syncing inside this area is
 	// faster because the file system has no metadata to write.
@@ -48,7 +51,8 @@ const HeaderBytes = 4096
 
 // The header page, little endian, all on disk:
 //
-//	magic u64 | version u32 | zero u32 | segment u64 | nonce u64 | xxhash64 of the 32 bytes before
+//	magic u64 | version u32 | zero u32 | segment u64 | nonce u64 | log u64
+//	| xxhash64 of the 40 bytes before
 //
 // at offset 0 and once more at headerTwin, in another sector, so that losing one sector loses no
 // header. The rest of the page is zero.
@@ -56,8 +60,8 @@ const (
 	headerMagic   = "kvdwal\r\n" // CR LF shows a file that went through a text conversion
 	headerVersion = 1
 	headerTwin    = 2048
-	headerSumAt   = 32
-	headerCopy    = 40
+	headerSumAt   = 40
+	headerCopy    = 48
 )
 
 // ErrVersion is returned for a segment in a format this program does not know.
@@ -87,11 +91,12 @@ func putHeader(p []byte, h Header) {
 	binary.LittleEndian.PutUint32(p[8:], headerVersion)
 	binary.LittleEndian.PutUint64(p[16:], h.Segment)
 	binary.LittleEndian.PutUint64(p[24:], h.Nonce)
+	binary.LittleEndian.PutUint64(p[32:], h.Log)
 	binary.LittleEndian.PutUint64(p[headerSumAt:], xxhash.Sum64(p[:headerSumAt]))
 }
 
-// parseHeader decodes the page of segment number, of which there may be less than HeaderBytes.
-func parseHeader(page []byte, number uint64) (Header, error) {
+// parseHeader decodes the header page of s, of which there may be less than HeaderBytes.
+func parseHeader(page []byte, s Segment) (Header, error) {
 	for at := 0; at+headerCopy <= len(page); at += headerTwin {
 		p := page[at : at+headerCopy]
 		if string(p[:8]) != headerMagic ||
@@ -99,19 +104,24 @@ func parseHeader(page []byte, number uint64) (Header, error) {
 			continue
 		}
 		if v := binary.LittleEndian.Uint32(p[8:]); v != headerVersion {
-			return Header{}, fmt.Errorf("wal: segment %d: %w %d", number, ErrVersion, v)
+			return Header{}, fmt.Errorf("wal: segment %d: %w %d", s.Number, ErrVersion, v)
 		}
 		h := Header{
 			Segment: binary.LittleEndian.Uint64(p[16:]),
 			Nonce:   binary.LittleEndian.Uint64(p[24:]),
+			Log:     binary.LittleEndian.Uint64(p[32:]),
 		}
-		if h.Segment != number {
-			return Header{}, &CorruptError{number, int64(at),
+		if h.Segment != s.Number {
+			return Header{}, &CorruptError{s.Number, int64(at),
 				fmt.Sprintf("the header is that of segment %d", h.Segment)}
+		}
+		if s.Log != 0 && h.Log != s.Log {
+			return Header{}, &CorruptError{s.Number, int64(at),
+				fmt.Sprintf("this is a segment of log %016x, not of %016x", h.Log, s.Log)}
 		}
 		return h, nil
 	}
-	return Header{}, &CorruptError{number, 0, "both copies of the header are damaged or missing"}
+	return Header{}, &CorruptError{s.Number, 0, "both copies of the header are damaged or missing"}
 }
 
 // CorruptError says that a segment is damaged where it may not be: acknowledged data is gone.

@@ -15,6 +15,9 @@ type Segment struct {
 	Number uint64
 	R      io.ReaderAt
 	Size   int64 // of the file, bytes; a file that turns out shorter is a read error
+	// Log is the log that it must belong to, see Header; 0 takes any. Frames of another log verify,
+	// so whoever replays a log says which.
+	Log uint64
 }
 
 // Frame is one frame of a segment. Payload is valid until the reader moves.
@@ -81,7 +84,7 @@ func (r *Reader) reset(s Segment) error {
 	if err != nil {
 		return err
 	}
-	r.head, err = parseHeader(page, s.Number)
+	r.head, err = parseHeader(page, s)
 	return err
 }
 

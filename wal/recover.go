@@ -13,6 +13,9 @@ type Result struct {
 	Dropped int64
 	// Records and Segments count what was replayed.
 	Records, Segments int
+	// Segment and Offset are the place of End: where no frame continues the log.
+	Segment uint64
+	Offset  int64
 }
 
 // Recover replays the records of a log in order: it calls fn for each, with a slice that is valid
@@ -152,6 +155,9 @@ func (c *recovery) tail() error {
 		}
 	}
 	c.res.End = c.x
+	if len(c.segs) > 0 {
+		c.res.Segment, c.res.Offset = c.segs[max(c.at, 0)].Number, c.stopped
+	}
 	if c.x == NoPos {
 		c.res.End = c.found.high // positions are not used twice
 	}

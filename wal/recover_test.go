@@ -293,7 +293,8 @@ func TestNoStart(t *testing.T) {
 		return segmentOf(n, newFake(t, Header{Segment: n}, nil).data)
 	}
 	for _, start := range []Pos{0, NoPos} {
-		if recs, res, err = replay(start, empty(1), empty(2)); err != nil || res != (Result{}) {
+		if recs, res, err = replay(start, empty(1), empty(2)); err != nil ||
+			res != (Result{Segment: 1, Offset: HeaderBytes}) {
 			t.Fatalf("%q, %+v, %v", recs, res, err)
 		}
 	}

@@ -42,7 +42,8 @@ func TestRoundTrip(t *testing.T) {
 	if want := []string{"one", "", "three", "four"}; !slices.Equal(recs, want) {
 		t.Fatalf("replayed %q", recs)
 	}
-	if want := (Result{End: 116, Records: 4, Segments: 2}); res != want {
+	want := Result{End: 116, Records: 4, Segments: 2, Segment: 2, Offset: 4152}
+	if res != want {
 		t.Fatalf("result %+v", res)
 	}
 	if !errors.Is(w.Close(), ErrClosed) || !errors.Is(w.Sync(NoPos), ErrClosed) ||
