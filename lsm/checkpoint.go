@@ -40,8 +40,8 @@ func (db *DB) checkpoint(dir string, v *version) (err error) {
 		return err
 	}
 	var linked []string
-	m := manifest{fs: fsys, dir: dir, step: db.opts.prewriteBytes(),
-		remover: &remover{fs: fsys}}
+	m := manifest{fs: fsys, dir: dir, names: &directory{fs: fsys, dir: dir},
+		step: db.opts.prewriteBytes(), remover: &remover{fs: fsys}}
 	defer func() {
 		m.abandon()
 		if err != nil && !m.named { // what CURRENT may name must stay

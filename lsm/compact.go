@@ -117,7 +117,7 @@ func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
 	snapshots := db.snapshotSeqsLocked()
 	db.mu.Unlock()
 
-	began := time.Now()
+	began, mark := time.Now(), db.names.mark()
 	result, err := compaction.Run(ctx, job, db.opts.Compaction, compaction.Env{
 		Open: func(m *sstable.Meta) (sstable.Iterator, error) {
 			t := inputs[m.Num]
@@ -136,7 +136,7 @@ func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
 		e.added = append(e.added, leveledTable{job.Target, &result.Added[i]})
 	}
 	if !job.Move && len(result.Added) > 0 {
-		if err := db.opts.FS.SyncDir(db.dir); err != nil {
+		if err := db.names.sync(mark); err != nil {
 			db.removeTables(e.added)
 			return err
 		}
@@ -199,11 +199,11 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 		db.newFileNum); err != nil {
 		next.unref()
 		db.dropOpened(base, opened)
-		if db.manifest.named {
-			db.unsettled = append(db.unsettled, base.lacks(e.added)...)
-		} else {
+		if !db.manifest.named { // the old one is in force: whoever wants the edit tries again
 			db.removeTables(base.lacks(e.added))
+			return fmt.Errorf("lsm: start a manifest: %w", err)
 		}
+		db.unsettled = append(db.unsettled, base.lacks(e.added)...)
 		return db.fail("write the manifest", err)
 	}
 	db.removeTables(next.lacks(db.unsettled)) // after a failure an edit restates everything

@@ -30,6 +30,7 @@ type DB struct {
 	lock       io.Closer
 	cache      *sstable.Cache
 	databaseID uint64
+	names      *directory // of dir
 
 	// With their own synchronization.
 	rcu       rcu

@@ -89,7 +89,8 @@ func currentText(manifest uint64) string {
 
 // writeCurrent makes the manifest the one in force, atomically and durably. After an error tried
 // tells whether it may be in force.
-func writeCurrent(fs vfs.FS, dir string, manifest uint64) (tried bool, err error) {
+func writeCurrent(names *directory, manifest uint64) (tried bool, err error) {
+	fs, dir, mark := names.fs, names.dir, names.mark()
 	temp := filepath.Join(dir, currentName+tempSuffix)
 	f, err := fs.Create(temp)
 	if err != nil {
@@ -107,7 +108,7 @@ func writeCurrent(fs vfs.FS, dir string, manifest uint64) (tried bool, err error
 	}
 	err = fs.Rename(temp, filepath.Join(dir, currentName))
 	if err == nil {
-		err = fs.SyncDir(dir)
+		err = names.sync(mark)
 	}
 	return true, err
 }

@@ -125,6 +125,7 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if !it.First() {
 		return nil, nil
 	}
+	mark := db.names.mark()
 	w, err := db.createTable(0)
 	if err != nil {
 		return nil, err
@@ -137,7 +138,7 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.opts.FS.SyncDir(db.dir); err != nil {
+	if err := db.names.sync(mark); err != nil {
 		w.remove()
 		return nil, err
 	}

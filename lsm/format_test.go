@@ -219,7 +219,7 @@ func TestCurrentGolden(t *testing.T) {
 	if err := disk.MkdirAll("d"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := writeCurrent(disk, "d", 12); err != nil {
+	if _, err := writeCurrent(&directory{fs: disk, dir: "d"}, 12); err != nil {
 		t.Fatal(err)
 	}
 	got, err := disk.ReadFile("d/CURRENT")
@@ -258,7 +258,7 @@ func FuzzCurrent(f *testing.F) {
 			}
 			return
 		}
-		if _, err := writeCurrent(disk, "d", num); err != nil {
+		if _, err := writeCurrent(&directory{fs: disk, dir: "d"}, num); err != nil {
 			t.Fatal(err)
 		}
 		if again, _ := disk.ReadFile("d/CURRENT"); !bytes.Equal(again, data) {

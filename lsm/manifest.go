@@ -16,7 +16,8 @@ import (
 type manifest struct {
 	fs      vfs.FS
 	dir     string
-	step    int64 // in which it grows ahead of syncs
+	names   *directory // of dir
+	step    int64      // in which it grows ahead of syncs
 	remover *remover
 
 	num   uint64
@@ -61,7 +62,7 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	old := m.num
 	m.abandon()
 	m.named = false
-	name := manifestName(m.dir, num)
+	name, mark := manifestName(m.dir, num), m.names.mark()
 	w, err := createManifest(m.fs, name, num, m.step)
 	if err != nil {
 		_ = m.remover.remove(name)
@@ -69,10 +70,10 @@ func (m *manifest) restart(all *edit, num uint64) error {
 	}
 	data := all.encode(nil)
 	if err = w.Sync(w.Append(data)); err == nil {
-		err = m.fs.SyncDir(m.dir)
+		err = m.names.sync(mark)
 	}
 	if err == nil {
-		m.named, err = writeCurrent(m.fs, m.dir, num)
+		m.named, err = writeCurrent(m.names, num)
 	}
 	if err != nil {
 		_ = w.Close()

@@ -38,8 +38,10 @@ func Open(dir string, o Options) (*DB, error) {
 	db.pace.epoch = time.Now()
 	db.behind.init()
 	db.remover.fs = o.FS
-	db.segments = segments{fs: o.FS, dir: dir, fileNum: db.newFileNum, step: o.prewriteBytes()}
-	db.manifest = manifest{fs: o.FS, dir: dir, step: o.prewriteBytes()}
+	db.names = &directory{fs: o.FS, dir: dir}
+	db.segments = segments{fs: o.FS, dir: dir, names: db.names, fileNum: db.newFileNum,
+		step: o.prewriteBytes()}
+	db.manifest = manifest{fs: o.FS, dir: dir, names: db.names, step: o.prewriteBytes()}
 	db.segments.remover, db.manifest.remover = &db.remover, &db.remover
 	db.fileNum.Store(1)
 	db.ctx, db.cancel = context.WithCancel(context.Background())
@@ -77,25 +79,27 @@ func unwritable(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
-// makeDir makes a directory and the parents it lacks, durably.
-func makeDir(fsys vfs.FS, dir string) error {
-	lacks := []string{dir}
-	for {
-		parent := filepath.Dir(lacks[len(lacks)-1])
-		if _, err := fsys.List(parent); !errors.Is(err, fs.ErrNotExist) {
+// makeDir makes a directory and the parents it lacks, durably. When it fails it takes back what it
+// made: a sync that failed may have lost the name of the directory, and only if the name is made
+// again does the next one cover it.
+func makeDir(fsys vfs.FS, dir string) (err error) {
+	lacks := []string(nil) // deepest first
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := fsys.List(at); !errors.Is(err, fs.ErrNotExist) {
 			break // there, or for MkdirAll to say what is wrong
 		}
-		lacks = append(lacks, parent)
+		lacks = append(lacks, at)
 	}
-	if err := fsys.MkdirAll(dir); err != nil {
-		return err
+	if err = fsys.MkdirAll(dir); err == nil {
+		err = fsys.SyncDir(filepath.Dir(dir)) // even if it was there: nobody may have done so
 	}
-	for _, made := range lacks {
-		if err := fsys.SyncDir(filepath.Dir(made)); err != nil {
-			return err
-		}
+	for i := 1; i < len(lacks) && err == nil; i++ {
+		err = fsys.SyncDir(filepath.Dir(lacks[i]))
 	}
-	return nil
+	for i := 0; i < len(lacks) && err != nil; i++ {
+		_ = fsys.Remove(lacks[i]) // the first error is the one to tell
+	}
+	return err
 }
 
 // abandonOpen gives back what a failed Open has taken.

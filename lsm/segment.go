@@ -25,6 +25,7 @@ type segment struct {
 type segments struct {
 	fs      vfs.FS
 	dir     string
+	names   *directory
 	fileNum func() uint64
 	log     uint64 // the identity of the database
 	step    int64  // in which they grow ahead of syncs
@@ -89,6 +90,7 @@ func (s *segments) makeLocked() (*segment, error) {
 	num := s.fileNum()
 	name := logName(s.dir, num)
 	temp := name + tempSuffix
+	mark := s.names.mark()
 	h := wal.Header{Segment: num, Nonce: randomUint64(), Log: s.log, PrewriteBytes: s.step}
 	var f vfs.File
 	var err error
@@ -114,7 +116,7 @@ func (s *segments) makeLocked() (*segment, error) {
 		err = s.fs.Rename(temp, name)
 	}
 	if err == nil {
-		err = s.fs.SyncDir(s.dir)
+		err = s.names.sync(mark)
 	}
 	if err != nil {
 		_ = f.Close() // the first error is the one to tell
