@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -295,4 +296,42 @@ func TestCheckpointAgainAfterFailure(t *testing.T) {
 		t.Error(err)
 	}
 	mustClose(t, db)
+}
+
+// An Open that found no room did not say so as ErrDiskFull, and left the tables that it had made
+// of the log behind: with every attempt there was less room.
+func TestOpenOnFullDiskTakesNoRoom(t *testing.T) {
+	mem := vfs.NewMem()
+	o := Options{FS: lockless{mem}, MemtableBytes: 4 << 20}
+	killed := mustOpen(t, "data", o) // never closed
+	value := make([]byte, 4<<10)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range 400 {
+		for j := range value {
+			value[j] = byte(r.Uint32()) // not to be compressed
+		}
+		if err := killed.Put(fmt.Appendf(nil, "k%d", i), value, Async); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mem.SetCapacity(mem.UsedBytes() + 1<<20) // the log needs more as tables
+	o.MemtableBytes = 256 << 10              // several of them
+	before := mem.UsedBytes()
+	for range 3 {
+		if _, err := Open("data", o); !errors.Is(err, ErrDiskFull) {
+			t.Fatalf("Open on a full disk: %v", err)
+		}
+		if used := mem.UsedBytes(); used > before {
+			t.Errorf("an Open that failed took %d bytes", used-before)
+		}
+	}
+	mem.SetCapacity(-1)
+	db := mustOpen(t, "data", o)
+	for i := range 400 {
+		if _, err := db.Get(fmt.Appendf(nil, "k%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, db)
+	_ = killed.Close()
 }

@@ -17,7 +17,8 @@ import (
 
 // Open opens the database in dir, making it if there is none. It fails with ErrLocked when
 // another process has it open, with ErrFormat when the directory is of another format, with a
-// *CorruptError when acknowledged data is damaged: then nothing has been changed.
+// *CorruptError when acknowledged data is damaged: then nothing has been changed. ErrDiskFull says
+// that recovery needs room; nothing is lost, and Open succeeds once there is some.
 func Open(dir string, o Options) (*DB, error) {
 	o = o.withDefaults()
 	db := &DB{
@@ -50,6 +51,9 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	if err := db.recover(); err != nil {
 		db.abandonOpen()
+		if diskFull(err) {
+			err = fmt.Errorf("%w: %w", ErrDiskFull, err)
+		}
 		return nil, err
 	}
 	return db, nil
@@ -250,11 +254,13 @@ func (db *DB) setVersion(v *version) {
 func (db *DB) start(added []leveledTable) error {
 	next, err := db.segments.take()
 	if err != nil {
+		db.removeTables(added)
 		return err
 	}
 	mem, err := db.newMemtable(db.opts.MemtableBytes-firstOffset*8, nil)
 	if err != nil {
 		_ = next.file.Close() // nothing was written
+		db.removeTables(added)
 		return err
 	}
 	mem.segment, mem.start = next.num, db.logStart

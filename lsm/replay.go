@@ -89,8 +89,9 @@ func (r *replayer) close() {
 	}
 }
 
-// free gives back the memory of a replay that failed.
+// free gives back what a replay that failed has taken: memory, and room on the disk.
 func (r *replayer) free() {
+	r.db.removeTables(r.added)
 	if r.mem != nil {
 		r.mem.arena.free()
 	}

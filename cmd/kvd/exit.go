@@ -95,6 +95,8 @@ func hint(err error, command string) string {
 		return "another kvd has this directory open: " + insteadOf(command)
 	case errors.Is(err, lsm.ErrFormat):
 		return "this directory is not a database of this kvd; give another one with --data"
+	case errors.Is(err, lsm.ErrDiskFull) && (command == "kvd" || command == "kvd serve"):
+		return "nothing is lost: free some space and start it again"
 	case errors.Is(err, lsm.ErrDiskFull):
 		return "free some space: writes resume by themselves"
 	case errors.Is(err, lsm.ErrSuspended):
