@@ -1,9 +1,11 @@
 package lsm
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -92,6 +94,10 @@ func currentText(manifest uint64) string {
 func writeCurrent(names *directory, manifest uint64) (tried bool, err error) {
 	fs, dir, mark := names.fs, names.dir, names.mark()
 	temp := filepath.Join(dir, currentName+tempSuffix)
+	// Not written over: a crash amid the rename below can have left CURRENT under this name too.
+	if err := fs.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
 	f, err := fs.Create(temp)
 	if err != nil {
 		return false, err
