@@ -68,7 +68,8 @@ func (db *DB) endJob(job compaction.Job, err error) {
 	_, isCorrupt := errors.AsType[*CorruptError](err)
 	_, isCount := errors.AsType[*compaction.CountError](err)
 	quarantine := isCorrupt || isCount
-	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, ErrClosed)
 	switch {
 	case quarantine:
 		db.counters.corruptions.Add(1)
