@@ -253,3 +253,22 @@ func (l *lane) dieStopped() bool {
 	l.awaitExit()
 	return false
 }
+
+// A node that was started milliseconds after another one was killed said that its directory or its
+// port was in use: the kernel was still cleaning up behind the dead one.
+func TestStartBesideDyingNode(t *testing.T) {
+	l := newLane(t, drawSeed(t), 1, groupKeys+1)
+	l.args = []string{"--admin", l.listen} // the same number, in TCP
+	l.open()
+	l.hangUp()
+	dying := l.node
+	time.AfterFunc(300*time.Millisecond, func() { _ = dying.cmd.Process.Kill() })
+	l.open()
+	if err := dying.cmd.Wait(); err == nil {
+		t.Error("the node that was killed ended in order")
+	}
+	l.check(true)
+	l.signal(syscall.SIGKILL)
+	l.awaitExit()
+	l.ended()
+}

@@ -37,7 +37,8 @@ func (p *program) serveCommand() *cobra.Command {
 		Long: `Serve runs a node. The first start makes the data directory and, in its tls
 directory, the key that clients know the node by. SIGTERM or SIGINT lets requests under way
 finish and closes the database; a second one ends the process at once, which loses nothing that
-was acknowledged as durable.`,
+was acknowledged as durable. A node waits up to a second for a directory and for ports in use, so
+that one that was just killed can be replaced at once.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -113,16 +114,18 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	if err := checkDataDir(s.data); err != nil {
 		return err
 	}
-	h := newHealth()
-	a, err := startAdmin(s.admin, h, log)
+	h, before := newHealth(), newSuccession()
+	a, err := take(ctx, before, func() (*admin, error) { return startAdmin(s.admin, h, log) })
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
 
 	start := time.Now()
-	db, err := lsm.Open(s.data, lsm.Options{Logger: log, MemtableBytes: int64(s.memtable),
-		CacheBytes: cacheOption(s.cache)})
+	db, err := take(ctx, before, func() (*lsm.DB, error) {
+		return lsm.Open(s.data, lsm.Options{Logger: log, MemtableBytes: int64(s.memtable),
+			CacheBytes: cacheOption(s.cache)})
+	})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.data, err)
 	}
@@ -134,7 +137,9 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := netquic.Listen(s.listen, netquic.Options{Identity: identity})
+	server, err := take(ctx, before, func() (*netquic.Server, error) {
+		return netquic.Listen(s.listen, netquic.Options{Identity: identity})
+	})
 	if err != nil {
 		return err
 	}
