@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,6 +73,8 @@ func (p *program) demo(ctx context.Context, source string, writing time.Duration
 		return err
 	}
 	defer func() { err = errors.Join(err, d.clean()) }()
+	// Whoever is impatient interrupts twice. That must not end the cleaning up, which is short.
+	defer context.AfterFunc(ctx, func() { signal.Ignore(os.Interrupt, syscall.SIGTERM) })()
 	p.client.knownNodes = filepath.Join(d.temp, "known_nodes")
 	p.client.pin = ""
 	p.client.timeout = 30 * time.Second

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
@@ -271,4 +273,35 @@ func TestStartBesideDyingNode(t *testing.T) {
 	l.signal(syscall.SIGKILL)
 	l.awaitExit()
 	l.ended()
+}
+
+// The second of two interrupts ended the demo before it had removed its node and its files.
+func TestDemoInterruptedTwice(t *testing.T) {
+	temp := t.TempDir()
+	cmd := exec.Command("kvd", "demo", "--write-for", "1m", ".")
+	cmd.Env = append(withoutSettings(os.Environ()), "TMPDIR="+temp)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill() }()
+	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil { // a node runs
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitFailed {
+		t.Errorf("an interrupted demo ends with %v", err)
+	}
+	left, err := os.ReadDir(temp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("the demo left %v, %v", left, err)
+	}
 }
