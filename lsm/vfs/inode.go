@@ -1,6 +1,9 @@
 package vfs
 
-import "sync"
+import (
+	"bytes"
+	"sync"
+)
 
 const (
 	sectorBytes = 512  // what a disk writes as one
@@ -82,6 +85,12 @@ func (n *inode) writeLocked(p []byte, off int64, now uint64) {
 	for len(p) > 0 {
 		i, at := int(off/pageBytes), int(off%pageBytes)
 		w := min(len(p), pageBytes-at)
+		if w == pageBytes && bytes.Equal(p[:w], zeroBlock[:]) {
+			// Logs grow ahead of themselves by zeros, which as a hole cost no memory.
+			n.cutLocked(i, now)
+			p, off = p[w:], off+int64(w)
+			continue
+		}
 		copy(n.ownLocked(i, at, at+w, now)[at:], p[:w])
 		p, off = p[w:], off+int64(w)
 	}
@@ -101,18 +110,29 @@ func (n *inode) truncateLocked(size int64, now uint64) {
 				clear(n.ownLocked(i, at, pageBytes, now)[at:])
 				continue
 			}
-			n.markLocked(i, 0, pageBytes, now)
-			n.pages[i].live, n.pages[i].owned = nil, false
+			n.cutLocked(i, now)
 		}
 	}
 	n.size = size
 }
 
-// ownLocked returns the live block of page i for writing [from, to), which makes the page dirty.
-func (n *inode) ownLocked(i, from, to int, now uint64) *block {
+// cutLocked makes page i a hole, as little durable as any other write.
+func (n *inode) cutLocked(i int, now uint64) {
+	n.reachLocked(i)
+	n.markLocked(i, 0, pageBytes, now)
+	n.pages[i].live, n.pages[i].owned = nil, false
+}
+
+// reachLocked makes the page table reach page i.
+func (n *inode) reachLocked(i int) {
 	if i >= len(n.pages) {
 		n.pages = append(n.pages, make([]page, i+1-len(n.pages))...)
 	}
+}
+
+// ownLocked returns the live block of page i for writing [from, to), which makes the page dirty.
+func (n *inode) ownLocked(i, from, to int, now uint64) *block {
+	n.reachLocked(i)
 	n.markLocked(i, from, to, now)
 	g := &n.pages[i]
 	if !g.owned {
