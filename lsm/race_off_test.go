@@ -2,4 +2,7 @@
 
 package lsm
 
-const defaultModelSeeds = 2000
+const (
+	defaultModelSeeds = 2000
+	crashSeeds        = 2
+)

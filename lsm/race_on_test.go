@@ -3,4 +3,7 @@
 package lsm
 
 // The race detector makes everything ten times slower.
-const defaultModelSeeds = 200
+const (
+	defaultModelSeeds = 200
+	crashSeeds        = 1
+)
