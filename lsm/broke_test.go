@@ -335,3 +335,48 @@ func TestOpenOnFullDiskTakesNoRoom(t *testing.T) {
 	mustClose(t, db)
 	_ = killed.Close()
 }
+
+// An Open that could not look for CURRENT went on to the lock and said that the directory was not
+// there.
+func TestOpenTellsWhatFailed(t *testing.T) {
+	mem := vfs.NewMem()
+	fsys := vfs.NewFault(mem, func(o vfs.Op) error {
+		if o.Kind == vfs.OpSize {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if _, err := Open("data", roomyOptions(fsys)); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+// A log that failed while a flush closed an old segment was noticed by the next write only: until
+// then the metrics called the database healthy.
+func TestStateTellsThatTheLogFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fail atomic.Bool
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			if fail.Load() && o.Kind == vfs.OpClose && strings.Contains(o.Name, logSuffix) {
+				return syscall.EIO
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", roomyOptions(fsys))
+		if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
+			t.Fatal(err)
+		}
+		fail.Store(true)
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		fail.Store(false)
+		if s := db.Metrics().State; !strings.HasPrefix(s, ErrReadOnly.Error()) {
+			t.Errorf("the log has failed, and the state is %s", s)
+		}
+		if err := db.Close(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("Close: %v", err)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package lsm
 
 import (
 	"bytes"
+	"errors"
 	"runtime"
 	"slices"
 	"time"
@@ -106,7 +107,11 @@ func (db *DB) flushOldest() error {
 }
 
 func (db *DB) retireSegments(number uint64) {
-	err := db.wal.Load().Release(number)
+	log := db.wal.Load()
+	err := log.Release(number)
+	if failed := log.Err(); failed != nil && !errors.Is(failed, wal.ErrClosed) {
+		_ = db.fail("write the log", failed) // before a writer is the one to find out
+	}
 	if err == nil {
 		err = db.segments.retire(number)
 	}

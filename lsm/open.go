@@ -64,10 +64,14 @@ func (db *DB) acquireDir() error {
 	fsys := db.opts.FS
 	// A directory with CURRENT was made durable before that was written.
 	_, err := fsys.Size(filepath.Join(db.dir, currentName))
-	if errors.Is(err, fs.ErrNotExist) && !db.opts.ReadOnly {
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist) && db.opts.ReadOnly:
+	case errors.Is(err, fs.ErrNotExist):
 		if err := makeDir(fsys, db.dir); err != nil {
 			return fmt.Errorf("lsm: make the data directory: %w", err)
 		}
+	default:
+		return fmt.Errorf("lsm: look into %s: %w", db.dir, err)
 	}
 	lock, err := fsys.Lock(filepath.Join(db.dir, lockName))
 	if err != nil && !(db.opts.ReadOnly && unwritable(err)) {
