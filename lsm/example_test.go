@@ -1,6 +1,7 @@
 package lsm_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -163,4 +164,26 @@ func ExampleDB_Checkpoint() {
 	// Output:
 	// red
 	// true
+}
+
+func ExampleSalvage() {
+	disk := vfs.NewMem()
+	db := must(lsm.Open("/fruits", lsm.Options{FS: disk}))
+	check(db.Put([]byte("apple"), []byte("red"), lsm.Sync))
+	check(db.Flush()) // a table
+	check(db.Put([]byte("banana"), []byte("yellow"), lsm.Sync))
+	check(db.Close())
+	check(disk.Remove("/fruits/CURRENT")) // and the database does not open any more
+
+	report := must(lsm.Salvage(context.Background(), disk, "/fruits", "/saved", lsm.SalvageOptions{}))
+	fmt.Println("keys:", report.Keys, "losses:", len(report.Losses))
+	for _, l := range report.Losses {
+		fmt.Printf("%s: %s: keys %q to %q\n", l.File, l.Reason, l.From, l.To)
+	}
+	db = must(lsm.Open("/saved", lsm.Options{FS: disk}))
+	fmt.Printf("%s\n", must(db.Get([]byte("banana"))))
+	check(db.Close())
+	// Output:
+	// keys: 2 losses: 0
+	// yellow
 }

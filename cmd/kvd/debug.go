@@ -22,10 +22,10 @@ func (p *program) debugCommand() *cobra.Command {
 		Args:  exactly(0, "one of its commands"),
 	}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		return usagef("needs one of its commands: wal, sst, manifest, find, verify")
+		return usagef("needs one of its commands: wal, sst, manifest, find, verify, salvage")
 	}
 	cmd.AddCommand(p.debugWalCommand(), p.debugTableCommand(), p.debugManifestCommand(),
-		p.debugFindCommand(), p.debugVerifyCommand())
+		p.debugFindCommand(), p.debugVerifyCommand(), p.debugSalvageCommand())
 	return cmd
 }
 
