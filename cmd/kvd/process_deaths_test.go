@@ -89,7 +89,7 @@ func (l *lane) live(d *death, orderly bool) bool {
 	}
 	l.open()
 	l.check(orderly)
-	l.descriptions[d.name]++
+	l.events[d.name]++
 	orderly = d.die(l)
 	l.ended()
 	return orderly
@@ -105,7 +105,7 @@ func (l *lane) killWhileOpening() {
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
 	l.kills++
-	l.descriptions["kill while opening"]++
+	l.events["kill while opening"]++
 	l.verify()
 }
 
@@ -115,7 +115,6 @@ const loadFor = 150 * time.Millisecond
 func (l *lane) dieKilled() bool {
 	l.work(2)
 	l.pause(loadFor)
-	l.measure()
 	l.signal(syscall.SIGKILL)
 	l.awaitExit()
 	return false
@@ -215,7 +214,6 @@ func (l *lane) diePaused() bool {
 		l.awaitProgress(w)
 	}
 	l.pause(loadFor)
-	l.measure()
 	if l.r.IntN(3) == 0 {
 		l.signal(syscall.SIGTERM)
 		return l.awaitExit() == exitDone

@@ -148,9 +148,19 @@ func fillOneDisk(t *testing.T, seed uint64, round int) {
 	for i := range rounds {
 		l.fill(disk, round+i)
 	}
-	if !l.dieInOrder() {
-		t.Error("the node does not stop in order")
+	disk.resize(64 << 20)
+	w := l.workOnFull()
+	l.awaitWrites(w, 10)
+	l.rest()
+	l.signal(syscall.SIGTERM)
+	if code := l.awaitExit(); code != exitDone {
+		t.Errorf("the node ends with %d after SIGTERM", code)
 	}
+	l.ended()
+	l.open()
+	l.check(true)
+	l.signal(syscall.SIGKILL)
+	l.awaitExit()
 	l.ended()
 }
 
@@ -209,8 +219,12 @@ func (l *lane) fill(disk *smallDisk, round int) {
 		w = l.workOnFull()
 	}
 	deletes := l.makeRoom(disk, ballast)
-	if running && l.r.IntN(3) == 0 {
-		l.pause(time.Second) // amid the attempts to go on
+	if pick := l.r.IntN(4); running && pick < 2 {
+		if pick == 0 {
+			l.pause(time.Second) // amid the attempts to go on
+		} else {
+			l.awaitWrites(w, 1) // when they have just succeeded
+		}
 		l.signal(syscall.SIGKILL)
 		l.awaitExit()
 		l.ended()
@@ -221,19 +235,14 @@ func (l *lane) fill(disk *smallDisk, round int) {
 		l.check(false)
 		w = l.workOnFull()
 	}
-	l.awaitWrites(w)
+	l.awaitWrites(w, 10)
 	if deletes {
 		l.deleteMost(disk)
 	}
 	if t.Failed() {
 		t.FailNow()
 	}
-	if l.load != nil {
-		l.load.end()
-		l.acked += l.load.acked.Load()
-		l.reads += l.load.reads.Load()
-		l.load = nil
-	}
+	l.rest()
 }
 
 // workOnFull lets clients loose that expect to be refused.
@@ -298,10 +307,10 @@ func (l *lane) tryReopenFull(disk *smallDisk) bool {
 	for range 3 {
 		err := l.tryOpen()
 		if err == nil {
-			l.descriptions["opened while full"]++
+			l.events["opened while full"]++
 			return true
 		}
-		l.descriptions["not opened while full"]++
+		l.events["not opened while full"]++
 		if !strings.Contains(err.Error(), "no space left on device") ||
 			!strings.Contains(err.Error(), "nothing is lost: free some space") {
 			l.t.Fatalf("a node that does not start on a full disk says: %v", err)
@@ -331,23 +340,24 @@ func (l *lane) makeRoom(disk *smallDisk, ballast string) (forDeletes bool) {
 		if err := os.Remove(ballast); err != nil {
 			l.t.Fatal(err)
 		}
-		l.descriptions["ballast removed"]++
+		l.events["ballast removed"]++
 	case pick <= 1 && disk.bytes < 20<<20:
 		disk.resize(disk.bytes + 2<<20)
-		l.descriptions["disk grown"]++
+		l.events["disk grown"]++
 	default:
 		disk.resize(disk.bytes + 4<<20)
-		l.descriptions["most deleted"]++
+		l.events["most deleted"]++
 		return true
 	}
 	return false
 }
 
-// awaitWrites waits until the writes go on.
-func (l *lane) awaitWrites(w *load) {
+// awaitWrites waits until the writes go on, with so many more.
+func (l *lane) awaitWrites(w *load, n int64) {
 	l.t.Helper()
 	began := time.Now()
-	for before := w.acked.Load(); w.acked.Load() < before+10; time.Sleep(time.Millisecond) {
+	pause := 50 * time.Microsecond
+	for before := w.acked.Load(); w.acked.Load() < before+n; time.Sleep(pause) {
 		if time.Since(began) > healMax {
 			l.t.Fatalf("writes do not go on %v after there was room", healMax)
 		}
@@ -358,9 +368,7 @@ func (l *lane) awaitWrites(w *load) {
 // deleteMost deletes most keys, compacts, and takes away the room there was for it.
 func (l *lane) deleteMost(disk *smallDisk) {
 	l.t.Helper()
-	l.load.end()
-	l.acked += l.load.acked.Load()
-	l.reads += l.load.reads.Load()
+	l.rest()
 	before := disk.used()
 	next := make([]int, len(l.rec.writers))
 	l.choose = func(r *rand.Rand, w *writerRecord) (lsm.Durability, []change) {

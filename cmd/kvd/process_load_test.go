@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"kvd/lsm"
 	"kvd/netquic"
 	"kvd/replication"
@@ -29,14 +31,13 @@ type load struct {
 	patient bool          // calls have no deadlines of their own, only the one of ctx
 	fullFor time.Duration // how long a writer pauses when the disk is full; 0: it may not be
 
-	ctx     context.Context
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
-	acked   atomic.Int64
-	doubts  atomic.Int64
-	reads   atomic.Int64
-	full    []atomic.Int64 // by writer: refused because the disk is full
-	lastAck atomic.Int64   // unix nanoseconds
+	ctx    context.Context
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	acked  atomic.Int64
+	doubts atomic.Int64
+	reads  atomic.Int64
+	full   []atomic.Int64 // by writer: refused because the disk is full
 }
 
 // groupKeys is how many of a writer's keys, the first ones, are only ever written together.
@@ -66,6 +67,9 @@ func (l *load) callContext(r *rand.Rand) (context.Context, context.CancelFunc) {
 	if l.patient {
 		return context.WithCancel(l.ctx)
 	}
+	if r.IntN(20) == 0 {
+		return context.WithTimeout(l.ctx, time.Duration(r.IntN(5000))*time.Microsecond)
+	}
 	return context.WithTimeout(l.ctx, time.Duration(100+r.IntN(900))*time.Millisecond)
 }
 
@@ -87,7 +91,6 @@ func (l *load) write(r *rand.Rand, w *writerRecord) {
 		case err == nil:
 			w.finish(op, outcomeAcked)
 			l.acked.Add(1)
-			l.lastAck.Store(time.Now().UnixNano())
 			continue
 		case errors.Is(err, replication.ErrInDoubt):
 			w.finish(op, outcomeDoubt)
@@ -344,20 +347,24 @@ func contents(ctx context.Context, r *rand.Rand, client *replication.Client, rec
 	if err != nil {
 		return nil, err
 	}
+	var gets errgroup.Group
 	for range 24 {
 		w := rec.writers[r.IntN(len(rec.writers))]
 		key := w.names[r.IntN(len(w.names))]
-		value, err := client.Get(ctx, []byte(key), nil)
-		want, ok := there[key]
-		if errors.Is(err, lsm.ErrNotFound) && !ok {
-			continue
-		}
-		if err != nil || !ok || !bytes.Equal(value, want) {
-			return nil, fmt.Errorf("get of %s: %s, %v; the scan has %s", key,
-				shortValue(value, err == nil), err, shortValue(want, ok))
-		}
+		gets.Go(func() error {
+			value, err := client.Get(ctx, []byte(key), nil)
+			want, ok := there[key]
+			if errors.Is(err, lsm.ErrNotFound) && !ok {
+				return nil
+			}
+			if err != nil || !ok || !bytes.Equal(value, want) {
+				return fmt.Errorf("get of %s: %s, %w; the scan has %s", key,
+					shortValue(value, err == nil), err, shortValue(want, ok))
+			}
+			return nil
+		})
 	}
-	return there, nil
+	return there, gets.Wait()
 }
 
 // checkpoint takes a checkpoint under load and looks into it: it is sound, and each key is in a
