@@ -91,13 +91,11 @@ type crashResult struct {
 	copies []string // the checkpoints that are there
 }
 
-// crashFailure is an image that fails.
-type crashFailure struct {
-	err  error
-	seen string // where it is kept
-}
+// crashFailure says which image fails and where it is kept.
+type crashFailure struct{ err error }
 
 func (f *crashFailure) Error() string { return f.err.Error() }
+func (f *crashFailure) Unwrap() error { return f.err }
 
 // point examines all images of a moment.
 func (e *crashExam) point(h *crashHistory, p *crashPoint, depth int) error {
