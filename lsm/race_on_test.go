@@ -6,4 +6,5 @@ package lsm
 const (
 	defaultModelSeeds = 200
 	crashSeeds        = 1
+	faultShare        = 0.04 // of the matrix of faults
 )
