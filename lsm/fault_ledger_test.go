@@ -201,8 +201,8 @@ func (l *faultLedger) settle(contents map[string]string) {
 	}
 }
 
-// contentsOf reads everything, forward and backward.
-func contentsOf(db *DB) (map[string]string, error) {
+// faultContents reads everything, forward and backward.
+func faultContents(db *DB) (map[string]string, error) {
 	contents := make(map[string]string)
 	it := db.NewIter(IterOptions{})
 	for key, value := range it.All() {

@@ -350,7 +350,7 @@ func (r *faultRun) get(key string) {
 
 // compare reads everything.
 func (r *faultRun) compare() {
-	contents, err := contentsOf(r.db)
+	contents, err := faultContents(r.db)
 	if !r.read("scan", err) {
 		return
 	}
@@ -407,7 +407,7 @@ func (r *faultRun) look(dir string, o Options, more func(*DB)) map[string]string
 		r.failf("open %s: %v", dir, err)
 	}
 	r.open = append(r.open, db)
-	contents, err := contentsOf(db)
+	contents, err := faultContents(db)
 	if err != nil {
 		r.failf("read %s: %v", dir, err)
 	}
@@ -470,10 +470,10 @@ func (r *faultRun) settle() {
 	if r.evicted.Load() {
 		at = afterEvicted
 	}
-	contents, err := contentsOf(r.db)
+	contents, err := faultContents(r.db)
 	if !r.read("scan", err) {
 		was := r.cleared.Swap(true) // only to see what is there
-		contents, err = contentsOf(r.db)
+		contents, err = faultContents(r.db)
 		r.cleared.Store(was)
 		if err != nil {
 			r.failf("scan: %v", err)
