@@ -39,7 +39,7 @@ type Layout struct {
 	Manifest   string // path
 	Edits      int
 	DatabaseID uint64
-	LogSegment uint64 // the oldest segment that recovery needs; 0 if none
+	LogSegment uint64 // the oldest segment that recovery needs; 0 takes all there are
 	LogStart   wal.Pos
 	LogEnd     wal.Pos     // where the log of a closed database ends; 0 if it was not closed
 	LastSeq    sstable.Seq // the last one in any table
@@ -117,7 +117,7 @@ func layoutBy(fsys vfs.FS, dir string, manifest uint64) (*Layout, error) {
 	})
 	logs, err := listFiles(fsys, dir, fileLog)
 	for _, num := range logs {
-		if num < l.LogSegment || l.LogSegment == 0 {
+		if num < l.LogSegment {
 			l.OldLogs = append(l.OldLogs, logName(dir, num))
 		} else {
 			l.Logs = append(l.Logs, logName(dir, num))

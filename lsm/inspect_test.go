@@ -95,62 +95,6 @@ func TestInspectSoundDatabase(t *testing.T) {
 	}
 }
 
-// damage changes one byte of a file.
-func damage(t *testing.T, fsys vfs.FS, name string, off int64) {
-	t.Helper()
-	f, err := fsys.OpenReadWrite(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, off); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0x10
-	if _, err := f.WriteAt(b, off); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestVerifyNamesEveryDamagedFile(t *testing.T) {
-	fsys, dir := inspected(t)
-	l, err := InspectLayout(fsys, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := l.TableName(l.Tables[0])
-	damage(t, fsys, table, 100)
-	damage(t, fsys, l.Logs[0], 4096+30) // the first frame; the second one vouches for it
-	v, err := Verify(fsys, dir, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]bool{}
-	for _, d := range v.Damages {
-		e, ok := errors.AsType[*CorruptError](d)
-		if !ok {
-			t.Fatalf("damage %v is no *CorruptError", d)
-		}
-		found[e.File] = true
-	}
-	if !found[table] || !found[l.Logs[0]] || len(found) != 2 {
-		t.Errorf("damaged %s and %s; Verify tells %v", table, l.Logs[0], v.Damages)
-	}
-
-	damage(t, fsys, l.Manifest, 4096+30)
-	v, err = Verify(fsys, dir, nil)
-	clear(found)
-	for _, d := range v.Damages {
-		if e, ok := errors.AsType[*CorruptError](d); ok {
-			found[e.File] = true
-		}
-	}
-	if err != nil || len(found) != 3 || len(v.Damages) != 3 { // the files are checked all the same
-		t.Errorf("damaged manifest: %v, %v", v.Damages, err)
-	}
-}
-
 func TestInspectRefusesWhatIsNoDatabase(t *testing.T) {
 	fsys := vfs.NewMem()
 	if err := fsys.MkdirAll("/empty"); err != nil {
@@ -164,17 +108,5 @@ func TestInspectRefusesWhatIsNoDatabase(t *testing.T) {
 	}
 	if _, err := InspectLog(fsys, "/empty/x", nil); err == nil {
 		t.Error("a log by the name of x")
-	}
-}
-
-func TestVerifyRefusesAnOpenDatabase(t *testing.T) {
-	fsys := vfs.NewMem()
-	db, err := Open("/db", Options{FS: fsys})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := Verify(fsys, "/db", nil); !errors.Is(err, ErrLocked) {
-		t.Errorf("got %v, want ErrLocked", err)
 	}
 }

@@ -175,7 +175,7 @@ func (c *checker) leftovers(l *Layout) {
 		name := filepath.Join(c.dir, base)
 		switch {
 		case kind == fileTable && l.Table(name) == nil, kind == fileTemp,
-			kind == fileLog && (num < l.LogSegment || l.LogSegment == 0),
+			kind == fileLog && num < l.LogSegment,
 			kind == fileManifest && name != l.Manifest:
 			c.v.Leftovers = append(c.v.Leftovers, name)
 		}

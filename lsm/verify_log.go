@@ -68,7 +68,7 @@ func (c *checker) log(l *Layout) {
 		}
 	}
 	c.gaps(files, l, true)
-	if len(c.v.Damages) == told {
+	if _, ok := errors.AsType[*CorruptError](err); !ok && len(c.v.Damages) == told {
 		c.damage(files[0].name, err)
 	}
 }
@@ -89,11 +89,13 @@ func (c *checker) recover(l *Layout, files []logFile) error {
 	c.v.Records = result.Records
 	c.v.TornBytes = result.Dropped
 	if e, ok := errors.AsType[*wal.CorruptError](err); ok {
-		c.damage(logName(l.Dir, e.Segment), err)
+		err = inFile(err, logName(l.Dir, e.Segment))
 	}
 	if err == nil && result.End < l.LogEnd {
 		err = endsEarly(l.Dir, result, l.LogEnd)
-		c.damage(l.Manifest, err)
+	}
+	if e, ok := errors.AsType[*CorruptError](err); ok {
+		c.damage(e.File, err)
 	}
 	return err
 }
@@ -169,8 +171,7 @@ type gap struct {
 func (g *gapFinder) file(f logFile) {
 	r, err := wal.NewReader(f.segment)
 	if err != nil {
-		g.c.damage(f.name, err)
-		g.follows = false
+		g.unreadable(f, err)
 		return
 	}
 	for found := 0; found < damagesMax; {
@@ -180,8 +181,7 @@ func (g *gapFinder) file(f logFile) {
 			jumped = more
 		}
 		if err := r.Err(); err != nil {
-			g.c.damage(f.name, err)
-			g.follows = false
+			g.unreadable(f, err)
 			return
 		}
 		if !more {
@@ -208,6 +208,12 @@ func (g *gapFinder) file(f logFile) {
 			found++
 		}
 	}
+}
+
+// unreadable tells of a file that cannot be read on. What is missing after it may be in there.
+func (g *gapFinder) unreadable(f logFile, err error) {
+	g.c.damage(f.name, err)
+	g.end, g.tail, g.follows = wal.NoPos, nil, false
 }
 
 // frame decodes the records of a valid frame.

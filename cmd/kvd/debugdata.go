@@ -97,6 +97,13 @@ func (p *program) debugVerify(dir string) error {
 			return err
 		}
 	}
+	for _, name := range v.Leftovers {
+		if p.output != outputJSON {
+			fmt.Fprintf(p.stdout, "left over: %s\n", name)
+		} else if err := p.printJSON(map[string]any{"left_over": name}); err != nil {
+			return err
+		}
+	}
 	if err := p.printVerified(v); err != nil {
 		return err
 	}
