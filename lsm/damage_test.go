@@ -421,14 +421,14 @@ func TestDamageMatrix(t *testing.T) {
 	var tally damageTally
 	defer func() { tally.print(t) }()
 	if *damageSeed > 0 {
-		runCells(t, &tally, damageCells(t, *damageSeed, false), nil)
+		damageAll(t, &tally, damageCells(t, *damageSeed, false), nil)
 		return
 	}
 	end := time.Now().Add(*budget)
 	late := func() bool { return *budget > 0 && time.Now().After(end) }
 	for seed := uint64(1); !t.Failed(); seed++ {
 		// All of the first layouts, then as many as there is time for.
-		runCells(t, &tally, damageCells(t, seed, *budget == 0 || seed > damageLayouts), late)
+		damageAll(t, &tally, damageCells(t, seed, *budget == 0 || seed > damageLayouts), late)
 		if *budget == 0 || late() {
 			return
 		}
@@ -476,8 +476,8 @@ func damageCells(t *testing.T, seed uint64, sample bool) (cells []*damageCell) {
 	return cells
 }
 
-// runCells checks cells on all processors.
-func runCells(t *testing.T, tally *damageTally, cells []*damageCell, late func() bool) {
+// damageAll checks cells on all processors.
+func damageAll(t *testing.T, tally *damageTally, cells []*damageCell, late func() bool) {
 	var wg sync.WaitGroup
 	var failures atomic.Int64
 	work := make(chan *damageCell)
