@@ -39,7 +39,7 @@ const (
 	heldByDisk                    // a loss of power
 )
 
-func holdOf(d Durability) faultHold {
+func faultHoldOf(d Durability) faultHold {
 	return map[Durability]faultHold{NoSync: heldInBuffer, Async: heldBySystem, Sync: heldByDisk}[d]
 }
 
@@ -108,7 +108,7 @@ func (l *faultLedger) outcome(w *faultWrite, d Durability, err error) {
 	switch {
 	case err == nil:
 		w.fate = fateAcked
-		l.hold(holdOf(d))
+		l.hold(faultHoldOf(d))
 	case errors.Is(err, ErrInDoubt):
 		w.fate = fateInDoubt
 	default:

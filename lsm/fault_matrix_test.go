@@ -55,12 +55,12 @@ func TestEveryOperationFails(t *testing.T) {
 	var sum faultSum
 	began := time.Now()
 	for seed := *faultSeed; !t.Failed() && (seed == *faultSeed || time.Since(began) < *budget); seed++ {
-		cells := sampleOf(matrixOf(t, seed, &sum), seed)
+		cells := faultSampleOf(faultMatrixOf(t, seed, &sum), seed)
 		deadline := began.Add(*budget)
 		if seed == *faultSeed {
 			deadline = time.Time{} // the whole of it
 		}
-		runCells(t, cells, deadline, &sum)
+		runFaultCells(t, cells, deadline, &sum)
 	}
 	count(t, "fault points", sum.points)
 	count(t, "fault cases", sum.cases.Load())
@@ -78,9 +78,9 @@ type faultSum struct {
 	missed              atomic.Int64 // whose operation did not come in any attempt
 }
 
-// matrixOf returns every cell of the matrix of a workload, then the disks that fill up at each
+// faultMatrixOf returns every cell of the matrix of a workload, then the disks that fill up at each
 // operation, then double faults.
-func matrixOf(t *testing.T, seed uint64, sum *faultSum) []faultCase {
+func faultMatrixOf(t *testing.T, seed uint64, sum *faultSum) []faultCase {
 	var mu sync.Mutex
 	used := make(map[int64]bool) // bytes on the disk before each write
 	clean := runFaultCase(t, faultCase{seed: seed}, func(r *faultRun, o vfs.Op) {
@@ -95,7 +95,7 @@ func matrixOf(t *testing.T, seed uint64, sum *faultSum) []faultCase {
 		for class := range faultClasses {
 			for nth := 1; nth <= int(clean.seen[op][class].Load()); nth++ {
 				sum.points++
-				cells = append(cells, cellsOf(seed, faultPoint{op, class, nth})...)
+				cells = append(cells, faultCellsOf(seed, faultPoint{op, class, nth})...)
 			}
 		}
 	}
@@ -117,8 +117,8 @@ func matrixOf(t *testing.T, seed uint64, sum *faultSum) []faultCase {
 	return cells
 }
 
-// cellsOf returns the ways in which an operation can fail.
-func cellsOf(seed uint64, p faultPoint) (cells []faultCase) {
+// faultCellsOf returns the ways in which an operation can fail.
+func faultCellsOf(seed uint64, p faultPoint) (cells []faultCase) {
 	for kind := range faultKinds {
 		if !kind.applies(p.op) {
 			continue
@@ -132,8 +132,8 @@ func cellsOf(seed uint64, p faultPoint) (cells []faultCase) {
 	return cells
 }
 
-// sampleOf returns a share of the cells.
-func sampleOf(cells []faultCase, seed uint64) []faultCase {
+// faultSampleOf returns a share of the cells.
+func faultSampleOf(cells []faultCase, seed uint64) []faultCase {
 	if faultShare == 1 || *budget > 0 {
 		return cells
 	}
@@ -141,8 +141,8 @@ func sampleOf(cells []faultCase, seed uint64) []faultCase {
 	return slices.DeleteFunc(cells, func(faultCase) bool { return r.Float64() >= faultShare })
 }
 
-// runCells runs cells side by side, until the deadline if there is one.
-func runCells(t *testing.T, cells []faultCase, deadline time.Time, sum *faultSum) {
+// runFaultCells runs cells side by side, until the deadline if there is one.
+func runFaultCells(t *testing.T, cells []faultCase, deadline time.Time, sum *faultSum) {
 	const lanes = 4
 	var next atomic.Int64
 	t.Run("cells", func(t *testing.T) {
@@ -154,16 +154,16 @@ func runCells(t *testing.T, cells []faultCase, deadline time.Time, sum *faultSum
 					if i >= len(cells) {
 						return
 					}
-					runCell(t, cells[i], sum)
+					runFaultCell(t, cells[i], sum)
 				}
 			})
 		}
 	})
 }
 
-// runCell runs a case until its operation comes: the order of what runs side by side decides, now
+// runFaultCell runs a case until its operation comes: the order of what runs side by side decides, now
 // and then, how many there are of a kind.
-func runCell(t *testing.T, c faultCase, sum *faultSum) {
+func runFaultCell(t *testing.T, c faultCase, sum *faultSum) {
 	for range 10 {
 		r := runFaultCase(t, c, nil)
 		sum.recoveries.Add(r.cuts + 1)

@@ -102,7 +102,7 @@ var faultClassNames = [faultClasses]string{"other", "dir", "lock", "current", "m
 
 func (c faultClass) String() string { return faultClassNames[c] }
 
-func classOf(name string) faultClass {
+func faultClassOf(name string) faultClass {
 	dir, base := path.Split(name)
 	if strings.HasPrefix(name, "copy") {
 		return classCopy

@@ -123,7 +123,7 @@ func (r *faultRun) inject(o vfs.Op) error {
 	if r.cleared.Load() {
 		return nil
 	}
-	p := faultPoint{op: o.Kind, class: classOf(o.Name)}
+	p := faultPoint{op: o.Kind, class: faultClassOf(o.Name)}
 	p.nth = int(r.seen[p.op][p.class].Add(1))
 	kind := r.c.kind
 	first := r.fired.Load()
