@@ -130,7 +130,10 @@ func fillDisks(t *testing.T) {
 // fillOneDisk fills a small disk some times. The first round is the one of that number.
 func fillOneDisk(t *testing.T, seed uint64, round int) {
 	r := rand.New(rand.NewPCG(seed, 11))
-	size := int64(8<<20 + r.IntN(6)<<20)
+	size := int64(4<<20 + r.IntN(3)<<20)
+	if *budget > 0 {
+		size += int64(r.IntN(12)) << 20
+	}
 	disk := mountSmallDisk(t, size)
 	// Twice as many bytes as fit.
 	const writers, meanBytes = 4, 8 << 10
@@ -193,7 +196,7 @@ const healMax = 10 * time.Second
 func (l *lane) fill(disk *smallDisk, round int) {
 	t := l.t
 	ballast := filepath.Join(disk.dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 1<<20+l.r.IntN(1<<20)), 0o600); err != nil {
+	if err := os.WriteFile(ballast, make([]byte, 1<<20+l.r.IntN(1<<19)), 0o600); err != nil {
 		_ = os.Remove(ballast) // there was no room for it: as full as it gets
 	}
 	w := l.fillUntilFull()
@@ -341,7 +344,7 @@ func (l *lane) makeRoom(disk *smallDisk, ballast string) (forDeletes bool) {
 			l.t.Fatal(err)
 		}
 		l.events["ballast removed"]++
-	case pick <= 1 && disk.bytes < 20<<20:
+	case pick <= 1 && disk.bytes < 32<<20:
 		disk.resize(disk.bytes + 2<<20)
 		l.events["disk grown"]++
 	default:
