@@ -3,6 +3,7 @@ package lsm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"time"
@@ -38,7 +39,8 @@ func (db *DB) flushLoop() {
 			pause = retryMin
 			continue
 		}
-		_ = db.failForNow("flush a memtable", err) // writers are told
+		// Writers are told. That entries are lost no other attempt will change; the log has them.
+		_ = db.refuse("flush a memtable", err, !errors.Is(err, errEntriesLost))
 		select {
 		case <-db.done:
 		case <-time.After(pause):
@@ -120,14 +122,18 @@ func (db *DB) retireSegments(number uint64) {
 	}
 }
 
+// errEntriesLost says that memory is damaged.
+var errEntriesLost = errors.New("entries of the memtable are lost")
+
 // writeMemtable writes a memtable as a table and returns its description, nil when it is empty.
-// Versions that no reader can want are left out.
+// Versions that no reader can want are left out. That the memtable gives back as many entries as
+// were committed to it is checked, as for compactions: what is lost here would be lost for good.
 func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	db.mu.Lock()
 	snapshots := db.snapshotSeqsLocked()
 	db.mu.Unlock()
 	it := memIter{list: &m.list}
-	if !it.First() {
+	if !it.First() && m.entries == 0 {
 		return nil, nil
 	}
 	mark := db.names.mark()
@@ -135,7 +141,11 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := copyNewest(w, &it, snapshots); err != nil {
+	read, err := copyNewest(w, &it, snapshots)
+	if err == nil && read != m.entries {
+		err = fmt.Errorf("%w: %d of %d are left", errEntriesLost, read, m.entries)
+	}
+	if err != nil {
 		w.Abort()
 		return nil, err
 	}
@@ -151,11 +161,14 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 }
 
 // copyNewest adds what it is on and everything after: of each user key the newest version, and the
-// newest that each snapshot sees.
-func copyNewest(w *tableWriter, it *memIter, snapshots []sstable.Seq) error {
+// newest that each snapshot sees. It returns how many entries it met.
+func copyNewest(
+	w *tableWriter, it *memIter, snapshots []sstable.Seq,
+) (read uint64, err error) {
 	var user []byte
 	stripe, credit := 0, flushYieldBytes
-	for ok, first := true, true; ok; ok = it.Next() {
+	for ok, first := it.node != 0, true; ok; ok = it.Next() {
+		read++
 		k := it.Key()
 		at, _ := slices.BinarySearch(snapshots, k.Seq()) // snapshots older than the version
 		if !first && at == stripe && bytes.Equal(k.User, user) {
@@ -164,14 +177,14 @@ func copyNewest(w *tableWriter, it *memIter, snapshots []sstable.Seq) error {
 		user, stripe, first = k.User, at, false // the arena outlives the loop
 		value := it.Value()
 		if err := w.Add(k, value); err != nil {
-			return err
+			return read, err
 		}
 		if credit -= len(k.User) + len(value) + 8; credit < 0 {
 			credit = flushYieldBytes
 			runtime.Gosched()
 		}
 	}
-	return nil
+	return read, nil
 }
 
 // Flush writes all that is in memory to tables and returns when they are durable.
