@@ -290,6 +290,43 @@ func TestRunCounts(t *testing.T) {
 	}
 }
 
+// lyingOutput describes itself wrongly when it is finished.
+type lyingOutput struct {
+	Output
+	lie func(*sstable.Meta)
+}
+
+func (o lyingOutput) Finish() (sstable.Meta, error) {
+	m, err := o.Output.Finish()
+	o.lie(&m)
+	return m, err
+}
+
+// TestRunNoticesOutputsThatLie: a finished table is held against what was written to it: count,
+// first key, and order among the outputs.
+func TestRunNoticesOutputsThatLie(t *testing.T) {
+	for name, lie := range map[string]func(*sstable.Meta){
+		"an entry is lost":     func(m *sstable.Meta) { m.Entries-- },
+		"an entry is invented": func(m *sstable.Meta) { m.Entries++ },
+		"another first key":    func(m *sstable.Meta) { m.Smallest.User = []byte("a") },
+		"ends behind the next": func(m *sstable.Meta) { m.Largest.User = []byte("z") },
+	} {
+		m := makeMemory()
+		j := twoRuns(m)
+		env := m.env()
+		env.Create = func(level int) (Output, error) {
+			out, err := m.create(level)
+			return lyingOutput{out, lie}, err
+		}
+		if res, err := Run(context.Background(), j, Config{}, env); err == nil {
+			t.Errorf("%s: accepted as %d tables", name, len(res.Added))
+		}
+		if len(m.tables) != 2 {
+			t.Errorf("%s: outputs left behind", name)
+		}
+	}
+}
+
 // TestRunMove: a move does no work.
 func TestRunMove(t *testing.T) {
 	m := makeMemory()

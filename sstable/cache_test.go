@@ -146,13 +146,23 @@ func TestEvictionStorm(t *testing.T) {
 					return
 				}
 				held := it.Value() // stays good while others evict the block
+				for j := range 3 {
+					k := es[(i+j*len(es)/3)%len(es)].key.User
+					if dst, _, _, ok, err = readers[j].Get(dst[:0], k, Hash(k), SeqMax); !ok {
+						t.Errorf("Get(%q): %v", k, err)
+						return
+					}
+				}
+				if !bytes.Equal(held, es[i].value) {
+					t.Errorf("the value of %q became %q while it was held", k, held)
+					return
+				}
 				for j := i + 1; j < min(i+20, len(es)) && it.Next(); j++ {
 					if !bytes.Equal(it.Value(), es[j].value) {
 						t.Errorf("Next to %q: %q", it.Key().User, it.Value())
 						return
 					}
 				}
-				_ = held
 			}
 		})
 	}

@@ -81,7 +81,7 @@ func randomKey(r *rand.Rand, prefix []byte) []byte {
 // randomEntries returns about n entries in order, with several versions of some keys.
 func randomEntries(r *rand.Rand, n int) []entry {
 	var prefix []byte
-	for range r.IntN(4) * r.IntN(9) {
+	for range r.IntN(2) * r.IntN(leadBytes+8) {
 		prefix = append(prefix, byte(r.UintN(256)))
 	}
 	var es []entry
