@@ -3,9 +3,11 @@ package lsm
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func benchKey(buf []byte, i uint64) []byte {
@@ -91,6 +93,72 @@ func BenchmarkPutWriters(b *testing.B) {
 			mustClose(b, db)
 		})
 	}
+}
+
+// spin keeps as many processors busy as there are until the end of the test.
+func spin(t testing.TB) {
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for x := uint64(1); !stop.Load(); x *= 3 {
+				spun.Store(x)
+			}
+		})
+	}
+	t.Cleanup(func() { stop.Store(true); wg.Wait() })
+}
+
+var spun atomic.Uint64 // so that the loop is not optimised away
+
+// putBeside writes n pairs with as many writers, beside goroutines that never wait.
+func putBeside(t testing.TB, db *DB, writers, n int) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() {
+			var key []byte
+			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+				key = benchKey(key, uint64(i))
+				if err := db.Put(key, key, Sync); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// BenchmarkSyncBesideSpinners is 64 synced writers while every processor has a goroutine
+// that only computes. Each return from a sync then waits for a time slice; what writers there are
+// share that wait.
+func BenchmarkSyncBesideSpinners(b *testing.B) {
+	db := benchDB(b)
+	spin(b)
+	b.ResetTimer()
+	putBeside(b, db, 64, b.N)
+	b.StopTimer()
+	m := db.Metrics()
+	b.ReportMetric(float64(m.Log.Records)/float64(max(m.Log.Syncs, 1)), "records/sync")
+	mustClose(b, db)
+}
+
+// TestSyncBesideSpinners: goroutines that compute do not starve those that sync, because one sync
+// serves all who wait. 50 syncs a second, which is what the scheduler's time slice leaves, then
+// still are some thousand writes.
+func TestSyncBesideSpinners(t *testing.T) {
+	db := mustOpen(t, t.TempDir(), Options{MemtableBytes: 1 << 20})
+	spin(t)
+	const writers, each = 64, 10
+	began := time.Now()
+	putBeside(t, db, writers, writers*each)
+	m := db.Metrics()
+	t.Logf("%d records in %d syncs, %v", m.Log.Records, m.Log.Syncs, time.Since(began))
+	if m.Log.Records != writers*each || m.Log.Syncs > writers*each/8 {
+		t.Errorf("%d records in %d syncs", m.Log.Records, m.Log.Syncs)
+	}
+	mustClose(t, db)
 }
 
 const benchKeys = 1 << 18

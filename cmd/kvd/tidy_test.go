@@ -224,3 +224,46 @@ func TestTidyPureFiles(t *testing.T) {
 		t.Errorf("%d of %d files of decisions are there: correct the list", found, len(pure))
 	}
 }
+
+// TestTidyClock: nothing in the engine depends on the time of day, which jumps. Durations come from
+// differences of two readings, for which Go has the monotonic clock; whatever strips that, or turns
+// a moment into a number that could be stored, is forbidden.
+func TestTidyClock(t *testing.T) {
+	wall := regexp.MustCompile(`\.(Unix|UnixNano|UnixMicro|UnixMilli|UTC|Local|Round|Truncate|` +
+		`MarshalBinary|MarshalText|AppendFormat|Format)\((0|time\.|\))|time\.(Date|Parse|Unix)\w*\(`)
+	for _, s := range sources(t) {
+		switch s.dir() {
+		case "wal", "sstable", "compaction", "lsm", "lsm/vfs":
+		default:
+			continue
+		}
+		if at := wall.FindString(s.text); at != "" && !s.isTest {
+			t.Errorf("%s: %q reads the time of day", s.path, at)
+		}
+	}
+	if !wall.MatchString("now := time.Now().UnixNano()") {
+		t.Error("the test looks for the wrong thing")
+	}
+}
+
+// TestTidyMmap: no file is mapped into memory, where a full or broken disk would be a fault that
+// kills the process instead of an error. The arenas of memtables are mapped, without a file.
+func TestTidyMmap(t *testing.T) {
+	mapped := 0
+	for _, s := range sources(t) {
+		if s.isTest || strings.HasPrefix(s.path, "bench/peers/") {
+			continue
+		}
+		calls := strings.Count(s.text, "Mmap(") + strings.Count(s.text, "MmapPtr(") +
+			strings.Count(s.text, "SYS_MMAP")
+		mapped += calls
+		if calls > 0 && (s.path != "lsm/arena.go" ||
+			calls != strings.Count(s.text, "unix.Mmap(-1, 0, ") ||
+			!strings.Contains(s.text, "unix.MAP_PRIVATE|unix.MAP_ANON)")) {
+			t.Errorf("%s maps memory", s.path)
+		}
+	}
+	if mapped != 1 {
+		t.Errorf("%d mappings found, not one", mapped)
+	}
+}
