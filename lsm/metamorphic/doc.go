@@ -48,6 +48,7 @@
 //	scan db "a" "z" reverse
 //	flush
 //	compact - "m"
+//	compacting "b" -
 //	checkpoint c0 writable
 //	put c0 "only\x20here" 1:1 sync
 //	reopen
@@ -60,10 +61,10 @@
 // bytes that follow from the number 7; an odd number gives bytes that do not compress. A minus
 // sign is an open bound. Writes say their durability last, batches first. db is the database, c0
 // and c1 are open checkpoints, s0 to s3 snapshots, i0 to i5 iterators; to speak of one that is not
-// open does nothing, so that any part of a list is a list. crash has the mode of vfs.Mem.Crash,
-// its seed, and what is done before it to be safe (sync, flush, none); peek looks read only at
-// what is left, again loses the power a second time after the recovery. Lines that begin with
-// "options" are the plans to replay it under.
+// open does nothing, so that any part of a list is a list. compacting goes on beside what follows.
+// crash has the mode of vfs.Mem.Crash, its seed, and what is done before it to be safe (sync,
+// flush, none); peek looks read only at what is left, again loses the power a second time after
+// the recovery. Lines that begin with "options" are the plans to replay it under.
 //
 // # A failure
 //

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"kvd/lsm"
 	"kvd/lsm/vfs"
@@ -38,6 +40,9 @@ type opened struct {
 	dir      string
 	readOnly bool
 	sequence uint64 // of the last Metrics
+
+	compacting sync.WaitGroup
+	compactErr atomic.Pointer[error] // of one of them
 }
 
 type openIter struct {
@@ -209,7 +214,12 @@ func (e *engine) close(name string) error {
 	}
 	t := e.targets[name]
 	delete(e.targets, name)
-	return errors.Join(append(errs, t.Close())...)
+	errs = append(errs, t.Close())
+	t.compacting.Wait()
+	if err := t.compactErr.Load(); err != nil {
+		errs = append(errs, *err)
+	}
+	return errors.Join(errs...)
 }
 
 func (e *engine) closeAll() error {
@@ -302,6 +312,9 @@ func (e *engine) do(o op) string {
 		return result(e.targets["db"].Flush())
 	case "compact":
 		return e.compact(o)
+	case "compacting":
+		e.compacting(o)
+		return "ok"
 	case "checkpoint":
 		return e.checkpoint(o)
 	case "leave":
@@ -493,6 +506,18 @@ func (e *engine) compact(o op) string {
 		return fmt.Sprintf("%d entries in %d levels of %d live keys\n%v", entries, levels, live, m)
 	}
 	return "ok"
+}
+
+// compacting compacts while the list goes on, until the database is closed if need be.
+func (e *engine) compacting(o op) {
+	t := e.targets["db"]
+	t.compacting.Go(func() {
+		err := t.Compact(context.Background(), boundOf(o[1]), boundOf(o[2]))
+		if err != nil && !errors.Is(err, lsm.ErrClosed) && !errors.Is(err, context.Canceled) {
+			err = fmt.Errorf("compact beside the list: %w", err)
+			t.compactErr.Store(&err)
+		}
+	})
 }
 
 // openAndList opens a target and says what it holds.

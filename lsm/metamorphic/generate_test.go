@@ -128,7 +128,7 @@ func (g *generator) op() op {
 		{260, func() op { return op{"put", g.written(), g.key(), g.value(), g.durability()} }},
 		{100, func() op { return op{"delete", g.written(), g.key(), g.durability()} }},
 		{80, g.batch},
-		{120, func() op { return op{"get", g.view(), g.key()} }},
+		{112, func() op { return op{"get", g.view(), g.key()} }},
 		{60, func() op {
 			return op{"scan", g.view(), g.bound(), g.bound(), pick(g.r, "forward", "reverse", "all")}
 		}},
@@ -141,6 +141,7 @@ func (g *generator) op() op {
 		{22, func() op { return op{"drop", pick(g.r, snapSlots...)} }},
 		{25, func() op { return op{"flush"} }},
 		{12, g.compact},
+		{8, func() op { return append(op{"compacting"}, g.compact()[1:]...) }},
 		{7, func() op {
 			return op{"checkpoint", pick(g.r, copies...), pick(g.r, "readonly", "writable", "writable")}
 		}},

@@ -22,7 +22,7 @@ var (
 )
 
 // seedsShort is the work of the everyday form.
-const seedsShort = 8
+const seedsShort = 5
 
 // plansRandom is how many plans are drawn for each seed beside the corners.
 const plansRandom = 2

@@ -26,7 +26,7 @@ var words = map[string]string{
 	"snapshot": "s", "drop": "s",
 	"iter": "itbb", "first": "i", "last": "i", "seekge": "ik", "seeklt": "ik", "next": "in",
 	"prev": "in", "close": "i",
-	"scan": "tbbw", "flush": "", "compact": "bb", "checkpoint": "co", "leave": "c",
+	"scan": "tbbw", "flush": "", "compact": "bb", "compacting": "bb", "checkpoint": "co", "leave": "c",
 	"reopen": "", "readonly": "", "crash": "mnx*", "metrics": "",
 }
 
