@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"kvd/compaction"
@@ -109,4 +110,20 @@ func TestPutGetDeleteThroughEveryLevel(t *testing.T) {
 	check("reopened")
 	t.Log(db.Metrics().String())
 	mustClose(t, db)
+}
+
+// difference says where two contents differ.
+func difference(got, want map[string]string) string {
+	var b strings.Builder
+	for k, v := range want {
+		if g, ok := got[k]; !ok || g != v {
+			fmt.Fprintf(&b, "\n%q: %d bytes (%v), want %d bytes", k, len(g), ok, len(v))
+		}
+	}
+	for k := range got {
+		if _, ok := want[k]; !ok {
+			fmt.Fprintf(&b, "\n%q: not wanted", k)
+		}
+	}
+	return b.String()
 }
