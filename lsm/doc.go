@@ -42,5 +42,5 @@
 //
 // open.go reads the manifest, opens the tables and replays the log (replay.go) into tables. A log
 // that ends in what was never synced is trimmed; damage below that is refused. Files are named in
-// files.go.
+// files.go. salvage.go makes a new database of what is left of a damaged one.
 package lsm

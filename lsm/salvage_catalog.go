@@ -21,6 +21,7 @@ type catalog struct {
 	live  map[uint64]leveledTable
 	dead  map[uint64]bool
 
+	databaseID uint64 // 0 if nobody knows
 	logSegment uint64
 	logStart   wal.Pos
 	logEnd     wal.Pos
@@ -62,6 +63,9 @@ func (c *catalog) edit(e *edit, whole bool) {
 	}
 	if e.logSegment >= c.logSegment && e.logSegment != 0 {
 		c.logSegment, c.logStart = e.logSegment, e.logStart
+	}
+	if e.databaseID != 0 {
+		c.databaseID = e.databaseID
 	}
 	c.logEnd = e.logEnd
 	c.lastSeq = max(c.lastSeq, e.lastSeq)

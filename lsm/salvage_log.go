@@ -80,12 +80,33 @@ func (l *salvageLog) open() error {
 	slices.SortFunc(l.segments, func(a, b wal.Segment) int {
 		return cmp.Compare(a.Number, b.Number)
 	})
+	l.dropForeign()
 	if c.logSegment != 0 && l.files[c.logSegment] == nil && !l.isAbsent(c.logSegment) {
 		first := absentSegment{c.logSegment, logName(l.s.dir, c.logSegment),
 			"missing, but the manifest needs it", false}
 		l.absent = slices.Insert(l.absent, 0, first)
 	}
 	return nil
+}
+
+// dropForeign leaves out segments of another database. Where no manifest tells which that is, the
+// last segment does.
+func (l *salvageLog) dropForeign() {
+	id := l.s.catalog.databaseID
+	if n := len(l.segments); n > 0 && id == 0 {
+		id = l.segments[n-1].Log
+	}
+	l.segments = slices.DeleteFunc(l.segments, func(g wal.Segment) bool {
+		foreign := id != 0 && g.Log != id
+		if foreign {
+			f := l.files[g.Number]
+			l.s.note(f.name, -1, fmt.Sprintf("a segment of log %016x, not of %016x: left aside",
+				g.Log, id))
+			f.Close()
+			delete(l.files, g.Number)
+		}
+		return foreign
+	})
 }
 
 // openSegment opens the file that is named as segment num.
@@ -121,7 +142,9 @@ func (l *salvageLog) openSegment(num uint64) error {
 			l.s.note(name, -1, fmt.Sprintf("this is log segment %d: used as such", h.Segment))
 		}
 		l.files[h.Segment] = f
-		l.segments = append(l.segments, wal.Segment{Number: h.Segment, R: f, Size: f.size})
+		l.segments = append(l.segments, wal.Segment{
+			Number: h.Segment, R: f, Size: f.size, Log: h.Log,
+		})
 		return nil
 	}
 	if f != nil {

@@ -78,7 +78,7 @@ func newSalvageImage(t *testing.T, seed uint64) *salvageImage {
 		must(snap.Close())
 	}
 	if m.crashed = r.IntN(3) == 0; m.crashed {
-		after := disk.Crash(r, vfs.CrashMode(r.IntN(3)))
+		after := disk.Crash(r, vfs.CrashModes[r.IntN(len(vfs.CrashModes))])
 		mustClose(t, db)
 		m.files = filesOf(t, after, salvageDir)
 		m.truth = contentsOf(t, m.disk(t, m.files), salvageDir)
@@ -478,7 +478,7 @@ func TestSalvageCrashes(t *testing.T) {
 		var after *vfs.Mem
 		fsys := vfs.NewFault(disk, func(o vfs.Op) error {
 			if o.N == at {
-				after = disk.Crash(rand.New(rand.NewPCG(at, 7)), vfs.CrashMode(at%3))
+				after = disk.Crash(rand.New(rand.NewPCG(at, 7)), vfs.CrashModes[int(at)%len(vfs.CrashModes)])
 			}
 			return nil
 		})
@@ -497,6 +497,101 @@ func TestSalvageCrashes(t *testing.T) {
 		}
 	}
 	count(t, "crash points", crashes)
+}
+
+// TestSalvageBehindItsManifest loses the last edits of a manifest, which looks like a torn end: the
+// tables it lists are gone, and others are there. Those are used, and that is said.
+func TestSalvageBehindItsManifest(t *testing.T) {
+	m, before := compactedAway(t)
+	for base, data := range before {
+		if kind, _ := parseName(base); kind == fileManifest {
+			m.files[base] = data
+		}
+	}
+	got, report := m.salvage(t)
+	if !maps.Equal(got, m.truth) {
+		t.Errorf("got %v, want %v", got, m.truth)
+	}
+	if report.Manifest != "" || len(report.Losses) == 0 || report.Losses[0].MayBeOld == 0 {
+		t.Errorf("nothing says that the tables are a guess: %+v", report.Losses)
+	}
+}
+
+// TestSalvageKnowsWhatWasReplaced damages the first edit of a manifest while a table is back that a
+// later edit removed: it must not bring deleted keys back.
+func TestSalvageKnowsWhatWasReplaced(t *testing.T) {
+	m, before := compactedAway(t)
+	for base, data := range before {
+		if kind, _ := parseName(base); kind == fileTable && m.files[base] == nil {
+			m.files[base] = data
+		}
+	}
+	for base, data := range m.files {
+		if kind, num := parseName(base); kind == fileManifest {
+			data[framesOf(num, data)[0].Offset+25] ^= 1
+		}
+	}
+	got, report := m.salvage(t)
+	if !maps.Equal(got, m.truth) {
+		t.Errorf("got %v, want %v", got, m.truth)
+	}
+	if len(report.Losses) == 0 {
+		t.Error("nothing says that the tables are a guess")
+	}
+}
+
+// compactedAway is a database in which a tombstone and what it hid were compacted away, and the
+// files as they were before that.
+func compactedAway(t *testing.T) (m *salvageImage, before map[string][]byte) {
+	t.Helper()
+	m = &salvageImage{truth: map[string]string{"b": "new", "c": "in the log"}}
+	disk := vfs.NewMem()
+	db := mustOpen(t, salvageDir, tinyOptions(disk))
+	for _, err := range []error{
+		db.Put([]byte("a"), []byte("deleted"), Sync), db.Put([]byte("b"), []byte("old"), Sync), db.Flush(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	before = filesOf(t, disk, salvageDir)
+	for _, err := range []error{
+		db.Delete([]byte("a"), Sync), db.Put([]byte("b"), []byte("new"), Sync), db.Flush(),
+		db.Compact(t.Context(), nil, nil), db.Put([]byte("c"), []byte("in the log"), Sync),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, db)
+	m.files = filesOf(t, disk, salvageDir)
+	return m, before
+}
+
+func (m *salvageImage) salvage(t *testing.T) (map[string]string, *SalvageReport) {
+	t.Helper()
+	disk := m.disk(t, m.files)
+	report, err := Salvage(t.Context(), disk, salvageDir, salvageTo, SalvageOptions{New: tinyOptions(nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contentsOf(t, disk, salvageTo), report
+}
+
+// TestSalvageForeignLog: the segment of another database verifies, and is left aside.
+func TestSalvageForeignLog(t *testing.T) {
+	m, _ := compactedAway(t)
+	other, _ := compactedAway(t)
+	for base, data := range other.files {
+		if kind, num := parseName(base); kind == fileLog && len(framesOf(num, data)) > 0 {
+			m.files[base] = data
+		}
+	}
+	got, report := m.salvage(t)
+	delete(m.truth, "c")
+	if !maps.Equal(got, m.truth) || len(report.Losses) == 0 {
+		t.Errorf("got %v, want %v; losses %+v", got, m.truth, report.Losses)
+	}
 }
 
 func TestSalvageRefuses(t *testing.T) {

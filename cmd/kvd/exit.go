@@ -113,8 +113,8 @@ func hint(err error, command string) string {
 		return "this user may not read and write there: change the owner, or choose another place"
 	}
 	if e, ok := errors.AsType[*lsm.CorruptError](err); ok {
-		return "nothing damaged was served; restore " + e.File +
-			" or the directory from a checkpoint"
+		return "nothing damaged was served; restore " + e.File + " or the directory from a " +
+			"checkpoint, or write what is left to a new one: kvd debug salvage"
 	}
 	return ""
 }
