@@ -120,6 +120,52 @@ func TestVerifyReadsOnAfterErrors(t *testing.T) {
 
 var errTestRead = errors.New("the disk does not say")
 
+// Verify stopped at the first damage of a file, so that nobody knew how much was lost.
+func TestVerifyNamesEveryDamagedPlace(t *testing.T) {
+	s := shaped(t, "killed")
+	files := maps.Clone(s.files)
+	want := map[CorruptError]bool{}
+	for i, u := range s.units {
+		if n := len(s.units); i+1 < n && s.units[i+1].kind != u.kind || i%2 > 0 {
+			continue // the last frame of a segment: the next one might be taken for the place
+		}
+		if u.kind == unitData || u.kind == unitFrame && len(want) < 40 {
+			data := slices.Clone(files[u.file])
+			data[u.from+9] ^= 0x11
+			files[u.file] = data
+			want[CorruptError{File: u.file, Offset: int64(u.from)}] = true
+		}
+	}
+	disk, err := s.disk(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Verify(disk, s.dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	perFile := map[string]int{}
+	for _, d := range v.Damages {
+		if e, ok := errors.AsType[*CorruptError](d); ok {
+			delete(want, CorruptError{File: e.File, Offset: e.Offset})
+			perFile[e.File]++
+		}
+	}
+	for place := range want {
+		if perFile[place.File] < damagesMax {
+			t.Errorf("nothing on %s at offset %d", place.File, place.Offset)
+		}
+	}
+	for name, n := range perFile {
+		if n > damagesMax+1 {
+			t.Errorf("%d damages of %s", n, name)
+		}
+	}
+	if len(v.Damages) < 10 {
+		t.Errorf("%d damages: not a test", len(v.Damages))
+	}
+}
+
 // Verify lists what nothing needs, and takes none of it for damage.
 func TestVerifyListsLeftovers(t *testing.T) {
 	s := shaped(t, "reopened")
