@@ -52,3 +52,27 @@ func TestWriteWithUnknownAnswerIsInDoubt(t *testing.T) {
 		t.Errorf("%v, want it in doubt", err)
 	}
 }
+
+// A scan whose time ran out at the node a moment before it did at the client failed with a text
+// that no program could tell from any other failure.
+func TestExpiredAtNodeIsDeadlineExceeded(t *testing.T) {
+	c, node, _ := newTestNode(t)
+	if err := c.Put(context.Background(), []byte("k"), []byte("v"), lsm.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	late, cancel := context.WithTimeout(context.Background(), 0)
+	defer cancel()
+	<-late.Done()
+	r := request{kind: KindScan}
+	answer, err := node.Call(late, r.appendTo(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeAnswer(answer); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want one that is context.DeadlineExceeded", err)
+	}
+	answer = appendError(nil, context.DeadlineExceeded, true)
+	if _, err := decodeAnswer(answer); !errors.Is(err, ErrInDoubt) {
+		t.Errorf("a write: %v, want it in doubt", err)
+	}
+}

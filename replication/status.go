@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ const (
 	statusBadRequest status = 11 // text
 	statusFailed     status = 12 // text
 	statusSuspended  status = 13 // text
+	statusExpired    status = 14 // text
 )
 
 var (
@@ -39,7 +41,7 @@ var (
 
 // RemoteError is a failure that the node reports. Its text is the node's. It unwraps to the
 // sentinel that the node named (lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrSuspended, lsm.ErrClosed,
-// ErrDraining, ErrInDoubt), or to nothing.
+// ErrDraining, ErrInDoubt, context.DeadlineExceeded), or to nothing.
 type RemoteError struct {
 	Text     string
 	Sentinel error
@@ -66,6 +68,7 @@ var textStatuses = []struct {
 	{statusDiskFull, lsm.ErrDiskFull},
 	{statusReadOnly, lsm.ErrReadOnly},
 	{statusSuspended, lsm.ErrSuspended},
+	{statusExpired, context.DeadlineExceeded},
 	{statusClosed, lsm.ErrClosed},
 	{statusDraining, ErrDraining},
 	{statusInDoubt, ErrInDoubt},
@@ -86,7 +89,7 @@ func appendError(dst []byte, err error, write bool) []byte {
 	if e, ok := errors.AsType[*lsm.BatchSizeError](err); ok {
 		return appendSize(dst, statusBatchSize, e.Bytes)
 	}
-	if write && errors.Is(err, lsm.ErrInDoubt) {
+	if write && (errors.Is(err, lsm.ErrInDoubt) || errors.Is(err, context.DeadlineExceeded)) {
 		return appendText(dst, statusInDoubt, err)
 	}
 	for _, t := range textStatuses {
