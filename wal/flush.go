@@ -195,7 +195,7 @@ func (w *Writer) takeLocked() group {
 func (w *Writer) bufferLocked() []byte {
 	n := len(w.free)
 	if n == 0 {
-		return newBuffer()
+		return w.newBuffer()
 	}
 	buf := w.free[n-1]
 	w.free = w.free[:n-1]

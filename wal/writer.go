@@ -15,7 +15,7 @@ var ErrClosed = errors.New("wal: closed")
 var errRecordSize = fmt.Errorf("wal: a record exceeds %d bytes", MaxFrame)
 
 const (
-	bufferBytes     = 64 << 10 // first capacity of a buffer
+	bufferBytes     = 64 << 10 // first capacity of a buffer, unless the log grows in smaller steps
 	bufferKeepBytes = 8 << 20  // a buffer that grew beyond this is not kept for reuse
 	buffersKept     = 2
 )
@@ -37,6 +37,9 @@ const (
 // room, and everything below End is durable by other means, close this writer and go on with
 // another one, in a fresh segment, from End.
 type Writer struct {
+	// Fixed.
+	bufferBytes int64
+
 	// Own synchronisation.
 	written atomic.Uint64 // Pos below which the operating system has everything
 	durable atomic.Uint64 // Pos below which everything is synced
@@ -92,13 +95,14 @@ func (u *unlocker) Unlock() { u.mu.Unlock() }
 // end of a recovered log, sync its segments first, or have their records in synced tables.
 func NewWriter(f File, h Header, start Pos) *Writer {
 	w := &Writer{
-		buf:    newBuffer(),
 		end:    start,
 		seg:    newSegment(f, h),
 		want:   start,
 		taken:  start,
 		oldest: h.Segment,
 	}
+	w.bufferBytes = min(bufferBytes, w.seg.PrewriteBytes)
+	w.buf = w.newBuffer()
 	w.written.Store(uint64(start))
 	w.durable.Store(uint64(start))
 	w.turn[0].L = &unlocker{&w.mu}
@@ -106,7 +110,7 @@ func NewWriter(f File, h Header, start Pos) *Writer {
 	return w
 }
 
-func newBuffer() []byte { return make([]byte, frameHeadroom, bufferBytes) }
+func (w *Writer) newBuffer() []byte { return make([]byte, frameHeadroom, w.bufferBytes) }
 
 // Append copies rec to the end of the log, as one unit: recovery finds all of it or nothing. It
 // returns the position after it, to be given to Write or Sync. It never waits for I/O. When the
