@@ -45,7 +45,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		examineKept(t, *crashImageDir)
 		return
 	}
-	crashSearch(t, "TestCrashAtEveryOperation", crashShort{seeds: crashSeeds, lives: 2, steps: 9},
+	crashSearch(t, "TestCrashAtEveryOperation", crashShort{seeds: crashSeeds, lives: crashLives, steps: 9},
 		func(uint64, int) int { return 0 })
 }
 
@@ -56,7 +56,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 	if *budget == 0 {
 		share = 12 // of the images, one
 	}
-	crashSearch(t, "TestCrashDuringRecovery", crashShort{seeds: crashSeeds, lives: 2, steps: 5},
+	crashSearch(t, "TestCrashDuringRecovery", crashShort{seeds: crashSeeds, lives: crashLives, steps: 5},
 		func(hash uint64, depth int) int {
 			switch {
 			case depth == 0 && hash>>32%share == 0:
@@ -90,6 +90,7 @@ func crashSearch(t *testing.T, name string, short crashShort, compound func(uint
 			seed = rand.Uint64N(1<<32) + 1
 		}
 		r := newCrashRun(seed, compound)
+		r.over = func() bool { return *budget != 0 && time.Since(began) > *budget }
 		err := r.run(short.lives, steps)
 		if err != nil {
 			t.Fatalf("seed %d: %v\nafter: %s\nrepeat: go test ./lsm -run %s -crash.seed=%d "+
@@ -126,6 +127,7 @@ type crashRun struct {
 	r    *rand.Rand
 	exam *crashExam
 	ops  int64
+	over func() bool // the time is up
 
 	mem     *vfs.Mem
 	h       *crashHistory
@@ -179,6 +181,9 @@ func (r *crashRun) run(lives, steps int) error {
 			err = errors.Join(err, r.db.Close())
 			r.db = nil
 		}
+		if r.over() {
+			return err
+		}
 		if err == nil && life < lives-1 {
 			err = r.crash()
 		}
@@ -196,6 +201,9 @@ func (r *crashRun) life(steps int, closes bool) error {
 		return err
 	}
 	for range steps {
+		if r.over() {
+			break
+		}
 		if err := r.step(); err != nil {
 			return fmt.Errorf("%s: %w", r.exam.trace[len(r.exam.trace)-1], err)
 		}
@@ -429,7 +437,7 @@ func (r *crashRun) examine() error {
 		mu.Lock()
 		stop := failed != nil
 		mu.Unlock()
-		if stop {
+		if stop || r.over() {
 			break
 		}
 	}

@@ -7,4 +7,5 @@ const (
 	defaultModelSeeds = 200
 	crashSeeds        = 1
 	faultShare        = 0.04 // of the matrix of faults
+	crashLives        = 1
 )
