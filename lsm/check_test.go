@@ -57,7 +57,10 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		}
 	}
 	current := func(db *DB) *version { return db.state.Load().version }
-	bottom := func(db *DB) *table { return current(db).tables[6][0] }
+	bottom := func(db *DB) *table { // of the levels that there are by now
+		levels := &current(db).levels
+		return current(db).tables[levels.Bottom()][0]
+	}
 	for _, c := range []struct {
 		what, want string
 		do         func(*testing.T, *DB)
