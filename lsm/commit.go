@@ -166,6 +166,7 @@ func (db *DB) newMemtable(bytes int64, prefix []byte) (*memtable, error) {
 	}
 	m := new(memtable)
 	m.init(a, prefix)
+	m.mark.made(db)
 	return m, nil
 }
 

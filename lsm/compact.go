@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -50,7 +51,8 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 	}
 }
 
-func (db *DB) isBusyLocked(num uint64) bool { return db.busy[num] }
+// isBusyLocked reports whether a compaction must leave the table alone.
+func (db *DB) isBusyLocked(num uint64) bool { return db.busy[num] || db.damaged[num] != "" }
 
 func (db *DB) beginJobLocked(job compaction.Job) {
 	db.jobs++
@@ -61,20 +63,18 @@ func (db *DB) beginJobLocked(job compaction.Job) {
 	}
 }
 
-// endJob gives the tables of a job free again. After a failure it decides what follows: a damaged
-// table stays out of further compactions, so that the damage is neither copied nor tried for ever;
+// endJob gives the tables of a job free again. After a failure it decides what follows: damaged
+// tables stay out of further compactions, so that damage is neither copied nor tried for ever;
 // anything else is tried again a little later.
 func (db *DB) endJob(job compaction.Job, err error) {
-	_, isCorrupt := errors.AsType[*CorruptError](err)
-	_, isCount := errors.AsType[*compaction.CountError](err)
-	quarantine := isCorrupt || isCount
+	damaged := damagedInputs(job, err)
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, ErrClosed)
 	switch {
-	case quarantine:
+	case len(damaged) > 0:
 		db.counters.corruptions.Add(1)
-		db.log.Error("compaction found damage; its tables are left as they are",
-			"job", job.String(), "error", err)
+		db.log.Error("compaction found damage; it leaves these tables as they are",
+			"job", job.String(), "tables", damaged, "error", err)
 	case err != nil && !ended:
 		db.log.Error("compaction failed; trying again", "job", job.String(), "error", err)
 	}
@@ -83,16 +83,35 @@ func (db *DB) endJob(job compaction.Job, err error) {
 	db.jobs--
 	for _, tables := range job.Inputs {
 		for _, m := range tables {
-			if !quarantine {
-				delete(db.busy, m.Num)
-			}
+			delete(db.busy, m.Num)
 		}
 	}
-	if err != nil && !quarantine && !ended {
+	for _, num := range damaged {
+		db.damaged[num] = tableName(db.dir, num)
+	}
+	if err != nil && len(damaged) == 0 && !ended {
 		db.retryAfter = time.Now().Add(retryMax)
 		time.AfterFunc(retryMax, db.wake)
 	}
 	db.work.Broadcast()
+}
+
+// damagedInputs returns the numbers of the inputs that made a job fail by being damaged: the one
+// that the error names, or all if it names none of them.
+func damagedInputs(job compaction.Job, err error) (nums []uint64) {
+	corrupt, isCorrupt := errors.AsType[*CorruptError](err)
+	if _, isCount := errors.AsType[*compaction.CountError](err); !isCorrupt && !isCount {
+		return nil
+	}
+	for _, tables := range job.Inputs {
+		for _, m := range tables {
+			if isCorrupt && corrupt.File == tableName(filepath.Dir(corrupt.File), m.Num) {
+				return []uint64{m.Num}
+			}
+			nums = append(nums, m.Num)
+		}
+	}
+	return nums
 }
 
 func (db *DB) wake() {

@@ -48,6 +48,7 @@ type DB struct {
 	cursors   sync.Pool // of *cursor
 	writers   sync.Pool // of *sstable.Writer, for flushes and compactions
 	counters  counters
+	scrub     scrubber
 	loops     sync.WaitGroup
 
 	// The commit lock: order of sequence numbers, of log records, of space in the memtable.
@@ -80,10 +81,11 @@ type DB struct {
 	cleaning   bool
 	snapshots  []*Snapshot // oldest first
 	picker     *compaction.Picker
-	busy       map[uint64]bool // tables in a compaction
-	jobs       int             // compactions running
-	held       int             // calls running that Close waits for
-	retryAfter time.Time       // no background work before; set after an error
+	busy       map[uint64]bool   // tables in a compaction
+	damaged    map[uint64]string // tables that no compaction may use; number -> file
+	jobs       int               // compactions running
+	held       int               // calls running that Close waits for
+	retryAfter time.Time         // no background work before; set after an error
 	closing    bool
 	stopped    bool // closing, and no loop makes new garbage
 

@@ -38,6 +38,15 @@
 // removed, and only when nobody reads them any more. pace.go slows writers down by a little before
 // they would have to stop.
 //
+// # Scrub
+//
+// scrub.go reads every file again within Options.ScrubPeriod, from the disk and not from the cache
+// of the operating system, a little at a time: damage is found while there is still something to
+// mend it from. What memory has is written anew: the manifest and CURRENT, the records of the log,
+// a table whose blocks can still be had (scrub_heal.go). Nothing is mended in silence: damage is
+// logged, with file and offset, and counted. A table that is beyond mending stays as it is. Reads
+// of what is damaged in it fail, no compaction uses it, and Metrics names it.
+//
 // # Opening
 //
 // open.go reads the manifest, opens the tables and replays the log (replay.go) into tables. A log

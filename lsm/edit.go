@@ -175,3 +175,47 @@ func (r *editReader) table() leveledTable {
 	}
 	return t
 }
+
+// manifestState is what the edits of a manifest add up to.
+type manifestState struct {
+	edit   // its numbers; the last that was given for each
+	tables map[uint64]leveledTable
+}
+
+// apply takes in the next edit.
+func (s *manifestState) apply(e *edit) error {
+	if s.tables == nil {
+		s.tables = make(map[uint64]leveledTable)
+	}
+	if e.databaseID != 0 {
+		s.databaseID = e.databaseID
+	}
+	if e.logSegment != 0 {
+		s.logSegment, s.logStart = e.logSegment, e.logStart
+	}
+	s.logEnd = e.logEnd // of the last edit: any other comes before the log went on
+	s.lastSeq = max(s.lastSeq, e.lastSeq)
+	s.nextFile = max(s.nextFile, e.nextFile)
+	for _, r := range e.removed {
+		if t, ok := s.tables[r.num]; !ok || t.level != r.level {
+			return fmt.Errorf("%w: removes table %d, which is not there", errEdit, r.num)
+		}
+		delete(s.tables, r.num)
+	}
+	for _, a := range e.added {
+		if _, ok := s.tables[a.meta.Num]; ok {
+			return fmt.Errorf("%w: adds table %d twice", errEdit, a.meta.Num)
+		}
+		s.tables[a.meta.Num] = a
+	}
+	return nil
+}
+
+// whole returns the edit that states everything.
+func (s *manifestState) whole() *edit {
+	e := s.edit
+	for _, t := range s.tables {
+		e.added = append(e.added, t)
+	}
+	return &e
+}

@@ -188,14 +188,18 @@ func copyNewest(
 }
 
 // Flush writes all that is in memory to tables and returns when they are durable.
-func (db *DB) Flush() error {
+func (db *DB) Flush() error { return db.flush(false) }
+
+// flush is Flush. Afterwards no log segment that there was before is needed, if renew is set; else
+// the last one stays when nothing was written since.
+func (db *DB) flush(renew bool) error {
 	db.commit.Lock()
 	if f := db.failure.Load(); f != nil {
 		db.commit.Unlock()
 		return f.err
 	}
 	last := db.commit.lastSeq
-	if db.commit.mem.entries > 0 {
+	if db.commit.mem.entries > 0 || renew {
 		if err := db.rotate(0); err != nil {
 			db.commit.Unlock()
 			return err

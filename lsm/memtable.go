@@ -32,6 +32,7 @@ type memtable struct {
 	next    *memtable // the one filled after it; set when it is frozen
 
 	refs atomic.Int32 // read states that can reach it
+	mark scrubMark    // of its log segment
 }
 
 func (m *memtable) init(a *arena, prefix []byte) {

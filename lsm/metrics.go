@@ -2,6 +2,8 @@ package lsm
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -35,9 +37,26 @@ type Metrics struct {
 	StallTime time.Duration // all of them
 	PaceTime  time.Duration // sum of the delays that slow writers down smoothly
 
-	Corruptions uint64 // damaged tables that background work met
-	State       string // "healthy", or why writes are refused
+	Scrub        ScrubMetrics
+	Corruptions  uint64   // times that a compaction met a damaged table
+	Damaged      int      // damaged tables: no compaction uses them, reads of what is bad fail
+	DamagedFiles []string // the first 20 of them
+	State        string   // "healthy", or why writes are refused
 }
+
+// ScrubMetrics is what the scrub has done since Open.
+type ScrubMetrics struct {
+	Passes   uint64        // in which every file was read
+	LastPass time.Duration // how long the last one took
+	Bytes    uint64        // read
+	Damages  uint64        // damaged places found; once in each pass until they are gone
+	Healed   uint64        // of these, healed
+	// BytesLeft is about what the pass under way has still to read, of BytesTotal.
+	BytesLeft, BytesTotal int64
+}
+
+// damagedFilesMax bounds Metrics.DamagedFiles.
+const damagedFilesMax = 20
 
 // LevelMetrics describes one level of the tree.
 type LevelMetrics struct {
@@ -91,6 +110,9 @@ func (db *DB) Metrics() Metrics {
 	db.mu.Lock()
 	m.MemtablesFrozen, m.Snapshots = len(db.frozen), len(db.snapshots)
 	m.CompactionsRunning = db.jobs
+	m.Damaged = len(db.damaged)
+	m.DamagedFiles = slices.Sorted(maps.Values(db.damaged))
+	m.DamagedFiles = m.DamagedFiles[:min(len(m.DamagedFiles), damagedFilesMax)]
 	db.mu.Unlock()
 	c := &db.counters
 	m.FlushedBytes, m.Compactions = c.flushed.Load(), c.compactions.Load()
@@ -100,6 +122,29 @@ func (db *DB) Metrics() Metrics {
 	m.Stalls, m.StallTime = uint64(c.stalls.Load()), time.Duration(c.stallNanos.Load())
 	m.PaceTime = time.Duration(db.pace.waited.Load())
 	m.Corruptions = c.corruptions.Load()
+	m.Scrub = db.scrubMetrics()
+	return m
+}
+
+func (db *DB) scrubMetrics() ScrubMetrics {
+	s := &db.scrub
+	m := ScrubMetrics{
+		Passes:   s.passes.Load(),
+		LastPass: time.Duration(s.lastPass.Load()),
+		Bytes:    s.bytes.Load(),
+		Damages:  s.damages.Load(),
+		Healed:   s.healed.Load(),
+	}
+	if db.opts.ReadOnly {
+		return m
+	}
+	pass := s.pass.Load()
+	for _, it := range db.scrubItems() {
+		m.BytesTotal += it.bytes
+		if it.mark.pass.Load() < pass {
+			m.BytesLeft += it.bytes
+		}
+	}
 	return m
 }
 

@@ -30,7 +30,10 @@ func Open(dir string, o Options) (*DB, error) {
 		older:  make(map[*readState]struct{}),
 		making: make(map[uint64]struct{}),
 		done:   make(chan struct{}),
+
+		damaged: make(map[uint64]string),
 	}
+	db.scrub.requests = make(chan *scrubRequest)
 	if o.CacheBytes > 0 {
 		db.cache = sstable.NewCache(o.CacheBytes)
 	}
@@ -182,39 +185,17 @@ func (db *DB) create(names []string) error {
 func (db *DB) load(num uint64) error {
 	db.fileNum.Store(max(db.fileNum.Load(), num+1))
 	db.manifest.num = num // rewritten at the first edit: one that was replayed is not appended to
-	metas := make(map[uint64]leveledTable)
-	err := readManifest(db.opts.FS, db.dir, num, func(e *edit) error {
-		if e.databaseID != 0 {
-			db.databaseID = e.databaseID
-		}
-		if e.logSegment != 0 {
-			db.logSegment, db.logStart = e.logSegment, e.logStart
-		}
-		db.logEnd = e.logEnd // of the last edit: any other comes before the log went on
-		db.lastSeq = max(db.lastSeq, e.lastSeq)
-		db.fileNum.Store(max(db.fileNum.Load(), e.nextFile))
-		for _, r := range e.removed {
-			if t, ok := metas[r.num]; !ok || t.level != r.level {
-				return fmt.Errorf("%w: removes table %d, which is not there", errEdit, r.num)
-			}
-			delete(metas, r.num)
-		}
-		for _, a := range e.added {
-			if _, ok := metas[a.meta.Num]; ok {
-				return fmt.Errorf("%w: adds table %d twice", errEdit, a.meta.Num)
-			}
-			metas[a.meta.Num] = a
-		}
-		return nil
-	})
-	if err != nil {
+	var m manifestState
+	if err := readManifest(db.opts.FS, db.dir, num, m.apply); err != nil {
 		return err
 	}
-	all := &edit{}
-	for _, a := range metas {
-		all.added = append(all.added, a)
-		db.fileNum.Store(max(db.fileNum.Load(), a.meta.Num+1))
+	db.databaseID, db.lastSeq = m.databaseID, m.lastSeq
+	db.logSegment, db.logStart, db.logEnd = m.logSegment, m.logStart, m.logEnd
+	db.fileNum.Store(max(db.fileNum.Load(), m.nextFile))
+	for num := range m.tables {
+		db.fileNum.Store(max(db.fileNum.Load(), num+1))
 	}
+	all := &edit{added: m.whole().added}
 	return db.openVersion(all, manifestName(db.dir, num))
 }
 
@@ -282,10 +263,12 @@ func (db *DB) start(added []leveledTable) error {
 	// Not before: a writer that is closed seals its log, and vouches for all that comes before.
 	db.wal.Store(wal.NewWriter(next.file, next.header, mem.start))
 	db.removeObsolete()
-	db.loops.Add(3 + compactionGoroutines())
+	db.scrub.pass.Store(1)
+	db.loops.Add(4 + compactionGoroutines())
 	go db.cleanLoop()
 	go db.behindLoop()
 	go db.flushLoop()
+	go db.scrubLoop()
 	for range compactionGoroutines() {
 		go db.compactLoop()
 	}

@@ -3,6 +3,7 @@ package lsm
 import (
 	"io"
 	"log/slog"
+	"time"
 
 	"kvd/compaction"
 	"kvd/lsm/vfs"
@@ -49,6 +50,11 @@ type Options struct {
 	FilterBitsPerKey int
 	// Compaction shapes the tree. Its zero value means the defaults written there.
 	Compaction compaction.Config
+	// ScrubPeriod is the time within which every file is read from the disk and checked, over and
+	// over, in the background; see DB.Scrub for doing so at once. It bounds for how long damage on
+	// the disk goes unnoticed. 0 means 7 days, negative never. A database that is opened ReadOnly
+	// does not do it.
+	ScrubPeriod time.Duration
 	// ReadOnly opens without changing a file: writes fail with ErrReadOnly, the log is replayed
 	// into memory, nothing is flushed or compacted.
 	ReadOnly bool
@@ -73,6 +79,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.FilterBitsPerKey == 0 {
 		o.FilterBitsPerKey = 10
+	}
+	if o.ScrubPeriod == 0 {
+		o.ScrubPeriod = 7 * 24 * time.Hour
 	}
 	return o
 }

@@ -33,8 +33,9 @@ type segments struct {
 
 	mu    sync.Mutex // also held while preparing: at most one segment is being prepared
 	ready *segment
-	spare []spareSegment // no longer needed, oldest first
-	taken []uint64       // and not retired, ascending
+	spare []spareSegment  // no longer needed, oldest first
+	taken []uint64        // and not retired, ascending
+	unfit map[uint64]bool // not to be reused: damage was found there
 }
 
 type spareSegment struct {
@@ -137,14 +138,26 @@ func (s *segments) retire(number uint64) error {
 		num := s.taken[0]
 		s.taken = s.taken[1:]
 		name := logName(s.dir, num)
+		unfit := s.unfit[num]
+		delete(s.unfit, num)
 		size, err := s.fs.Size(name)
-		if err == nil && len(s.spare) < segmentsSpareMax {
+		if err == nil && len(s.spare) < segmentsSpareMax && !unfit {
 			s.spare = append(s.spare, spareSegment{num, size})
 			continue
 		}
 		errs = append(errs, err, s.remover.remove(name))
 	}
 	return errors.Join(errs...)
+}
+
+// spoil has a segment removed instead of reused once it is not needed.
+func (s *segments) spoil(num uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unfit == nil {
+		s.unfit = make(map[uint64]bool)
+	}
+	s.unfit[num] = true
 }
 
 func (s *segments) close() error {

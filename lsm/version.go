@@ -19,6 +19,7 @@ type table struct {
 	file   vfs.File
 	reader *sstable.Reader
 	refs   atomic.Int32 // versions that list it
+	mark   scrubMark
 }
 
 // get is sstable.Reader.Get with the file's name in the error.
