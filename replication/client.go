@@ -113,6 +113,19 @@ func (c *Client) Checkpoint(ctx context.Context, dir string) error {
 	return c.command(ctx, &request{kind: KindCheckpoint, dir: []byte(dir)})
 }
 
+// Scrub makes the node read and check everything that it has on disk. Damage is in the report and
+// no error.
+func (c *Client) Scrub(ctx context.Context) (report lsm.ScrubReport, err error) {
+	out, err := c.roundTrip(ctx, &request{kind: KindScrub}, nil)
+	if err != nil {
+		return report, err
+	}
+	if err := json.Unmarshal(out[1:], &report); err != nil {
+		return report, fmt.Errorf("replication: report of a scrub: %w", err)
+	}
+	return report, nil
+}
+
 // Status asks the node for its account of itself, as JSON: see Status.
 func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
 	out, err := c.roundTrip(ctx, &request{kind: KindStatus}, nil)

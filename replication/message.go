@@ -22,14 +22,15 @@ const (
 	KindFlush      Kind = 8  // nothing
 	KindCompact    Kind = 9  // lower and upper bound
 	KindCheckpoint Kind = 10 // absolute path of a directory on the node's machine
+	KindScrub      Kind = 11 // nothing; answered by lsm.ScrubReport as JSON
 
 	// Kinds is one more than the largest Kind.
-	Kinds = 11
+	Kinds = 12
 )
 
 var kindNames = [Kinds]string{
 	"invalid", "ping", "get", "put", "delete", "apply", "scan", "status", "flush", "compact",
-	"checkpoint",
+	"checkpoint", "scrub",
 }
 
 func (k Kind) String() string {
@@ -136,7 +137,7 @@ func decodeRequest(msg []byte) (r request, err error) {
 	r.kind = Kind(msg[0])
 	d := decoder{rest: msg[1:]}
 	switch r.kind {
-	case KindPing, KindStatus, KindFlush:
+	case KindPing, KindStatus, KindFlush, KindScrub:
 	case KindGet:
 		r.key = d.field()
 	case KindPut:

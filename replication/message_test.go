@@ -35,6 +35,7 @@ var goldens = []struct {
 	{"flush", request{kind: KindFlush}, "08"},
 	{"compact", request{kind: KindCompact, lower: []byte("a")}, "09 01 61 00"},
 	{"checkpoint", request{kind: KindCheckpoint, dir: []byte("/c")}, "0a 02 2f 63"},
+	{"scrub", request{kind: KindScrub}, "0b"},
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -75,7 +76,7 @@ func TestMalformedRequests(t *testing.T) {
 	for name, h := range map[string]string{
 		"empty":                   "",
 		"kind zero":               "00",
-		"kind of the future":      "0b",
+		"kind of the future":      "0c",
 		"ping with a tail":        "01 00",
 		"get without a key":       "02",
 		"get cut in the key":      "02 02 6b",

@@ -140,6 +140,13 @@ func (n *Node) execute(ctx context.Context, r *request, dst []byte) ([]byte, err
 			return dst, &MessageError{Kind: r.kind, Reason: "the path must be absolute"}
 		}
 		return dst, n.db.Checkpoint(filepath.Clean(dir))
+	case KindScrub:
+		report, err := n.db.Scrub(ctx)
+		if err != nil {
+			return dst, err
+		}
+		text, err := json.Marshal(report)
+		return append(dst, text...), err
 	}
 	return dst, nil
 }

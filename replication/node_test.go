@@ -93,6 +93,10 @@ func TestVerbs(t *testing.T) {
 	if err := c.Checkpoint(ctx, "copy"); err == nil {
 		t.Error("a checkpoint to a relative path")
 	}
+	report, err := c.Scrub(ctx)
+	if err != nil || report.Files < 2 || report.Bytes == 0 || report.Found != 0 {
+		t.Errorf("Scrub: %+v, %v", report, err)
+	}
 	raw, err := c.Status(ctx)
 	var s Status
 	if err == nil {

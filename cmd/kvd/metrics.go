@@ -117,9 +117,25 @@ func (e emitter) engine(m lsm.Metrics) {
 		m.StallTime)
 	e.seconds("kvd_engine_write_pace_seconds_total", "Time writers were slowed down smoothly.",
 		m.PaceTime)
-	e.counter("kvd_engine_corruptions_total", "Damaged tables that background work met.",
+	e.counter("kvd_engine_corruptions_total", "Compactions that met a damaged table.",
 		m.Corruptions)
+	e.gauge("kvd_engine_damaged_tables", "Tables that are damaged, and used by no compaction.",
+		float64(m.Damaged))
+	e.scrub(m.Scrub)
 	e.log(m)
+}
+
+func (e emitter) scrub(m lsm.ScrubMetrics) {
+	e.counter("kvd_engine_scrub_passes_total", "Passes in which everything on disk was read.",
+		m.Passes)
+	e.counter("kvd_engine_scrub_bytes_total", "Bytes read by the scrub.", m.Bytes)
+	e.counter("kvd_engine_scrub_damages_total",
+		"Damaged places found, once in each pass until they are gone.", m.Damages)
+	e.counter("kvd_engine_scrub_healed_total", "Of these, healed.", m.Healed)
+	e.gauge("kvd_engine_scrub_left_bytes", "What the pass under way has still to read.",
+		float64(m.BytesLeft))
+	e.gauge("kvd_engine_scrub_last_pass_seconds", "Duration of the last complete pass.",
+		m.LastPass.Seconds())
 }
 
 func (e emitter) log(m lsm.Metrics) {

@@ -41,9 +41,14 @@ func (p *program) startProgress(doing string, total int64) *progress {
 
 func (g *progress) add(bytes int) {
 	g.items.Add(1)
-	g.bytes.Add(int64(bytes))
+	g.addBytes(int64(bytes))
+}
+
+// addBytes is for work that is not counted in pairs.
+func (g *progress) addBytes(bytes int64) {
+	g.bytes.Add(bytes)
 	if g.bar != nil {
-		_ = g.bar.Add(bytes) // a terminal that goes away must not end the work
+		_ = g.bar.Add64(bytes) // a terminal that goes away must not end the work
 	}
 }
 
@@ -55,8 +60,11 @@ func (g *progress) lines(w io.Writer, doing string) {
 	for {
 		select {
 		case <-tick.C:
-			n := g.bytes.Load()
-			fmt.Fprintf(w, "%s: %d pairs, %s, %s\n", doing, g.items.Load(), megabytes(n),
+			n, pairs := g.bytes.Load(), ""
+			if items := g.items.Load(); items > 0 {
+				pairs = fmt.Sprintf("%d pairs, ", items)
+			}
+			fmt.Fprintf(w, "%s: %s%s, %s\n", doing, pairs, megabytes(n),
 				rate(n, time.Since(start)))
 		case <-g.quit:
 			return

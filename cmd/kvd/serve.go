@@ -23,7 +23,7 @@ import (
 type serveSettings struct {
 	data, listen, admin string
 	memtable, cache     byteSize
-	drain               time.Duration
+	drain, scrub        time.Duration
 	logLevel            string
 	anyClient           bool
 	withStdin           bool
@@ -59,14 +59,16 @@ that one that was just killed can be replaced at once.`,
 	f.Var(&s.cache, "cache", "memory for data blocks of tables")
 	f.DurationVar(&s.drain, "drain-timeout", 10*time.Second,
 		"how long requests under way may take when the node stops")
+	f.DurationVar(&s.scrub, "scrub-period", 7*24*time.Hour,
+		"time within which everything on disk is read and checked, over and over; 0: never")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&s.anyClient, "insecure-any-client", false,
 		"listen beyond this machine although every client is let in")
 	f.BoolVar(&s.withStdin, "with-stdin", false, "stop when stdin ends")
 	_ = f.MarkHidden("with-stdin") // fails only for a flag that does not exist
 	p.addKnownNodesFlag(cmd)
-	setting(f, "data", "listen", "admin", "memtable", "cache", "drain-timeout", "log-level",
-		"insecure-any-client")
+	setting(f, "data", "listen", "admin", "memtable", "cache", "drain-timeout", "scrub-period",
+		"log-level", "insecure-any-client")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.check(); err != nil {
 			return err
@@ -92,6 +94,9 @@ func (s *serveSettings) check() error {
 	}
 	if s.drain < 0 {
 		return usagef("drain-timeout %v: must not be negative", s.drain)
+	}
+	if s.scrub < 0 {
+		return usagef("scrub-period %v: must not be negative", s.scrub)
 	}
 	if s.anyClient {
 		return nil
@@ -124,7 +129,7 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	start := time.Now()
 	db, err := take(ctx, before, func() (*lsm.DB, error) {
 		return lsm.Open(s.data, lsm.Options{Logger: log, MemtableBytes: int64(s.memtable),
-			CacheBytes: cacheOption(s.cache)})
+			CacheBytes: cacheOption(s.cache), ScrubPeriod: scrubOption(s.scrub)})
 	})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.data, err)
@@ -215,6 +220,14 @@ func cacheOption(size byteSize) int64 {
 		return -1
 	}
 	return int64(size)
+}
+
+// scrubOption turns "never" into the engine's word for it.
+func scrubOption(period time.Duration) time.Duration {
+	if period == 0 {
+		return -1
+	}
+	return period
 }
 
 // checkDataDir refuses a directory that holds something else: nothing of ours is ever put beside

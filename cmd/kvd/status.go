@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,21 @@ func statusOfEngine(m *lsm.Metrics, add func(name, format string, args ...any)) 
 		m.CompactionsRunning, megabytes(int64(m.CompactionDebtBytes)), m.WriteAmplification())
 	add("stalls", "%d, %s in all; %s of smooth slowing", m.Stalls, short(m.StallTime),
 		short(m.PaceTime))
-	add("damage", "%d tables", m.Corruptions)
+	s := &m.Scrub
+	passes := fmt.Sprintf("%d passes", s.Passes)
+	if s.Passes > 0 {
+		passes += fmt.Sprintf(", the last in %s", short(s.LastPass))
+	}
+	add("scrub", "%s; %s of %s to go in this one; %d damages found, %d healed", passes,
+		megabytes(s.BytesLeft), megabytes(s.BytesTotal), s.Damages, s.Healed)
+	damage := "none"
+	if m.Damaged > 0 {
+		damage = fmt.Sprintf("%d tables: %s", m.Damaged, strings.Join(m.DamagedFiles, " "))
+		if m.Damaged > len(m.DamagedFiles) {
+			damage += " ..."
+		}
+	}
+	add("damage", "%s", damage)
 }
 
 // medianGroup returns the range that the median number of records per sync lies in.
