@@ -366,6 +366,7 @@ func TestScrubPace(t *testing.T) {
 		synctest.Wait()
 		total := db.Metrics().Scrub.BytesTotal
 		read.Store(0)
+		files := mem.OpenFiles()
 		const step = 10 * time.Minute
 		share := total / int64(scrubTestPeriod/step)
 		for passed := step; passed <= 3*scrubTestPeriod; passed += step {
@@ -377,6 +378,10 @@ func TestScrubPace(t *testing.T) {
 			}
 			if n := ops.Load() - wakes; n > 40 {
 				t.Errorf("at %v: %d operations in %v", passed, n, step)
+			}
+			if refs, open := db.state.Load().refs.Load(), mem.OpenFiles(); refs != 1 || open != files {
+				t.Fatalf("at %v: between two steps %d references to the state are held and %d files "+
+					"of %d are open", passed, refs, open, files)
 			}
 		}
 		m := db.Metrics()
@@ -473,39 +478,30 @@ func TestScrubRequests(t *testing.T) {
 // TestScrubAmidEverything scrubs without a pause while tables come and go, logs are switched and
 // files reused. Whatever it calls damage is a false alarm.
 func TestScrubAmidEverything(t *testing.T) {
+	passes, began := uint64(0), time.Now()
+	for seed := uint64(0); ; seed++ {
+		passes += scrubAmidEverything(t, seed)
+		if t.Failed() || time.Since(began) >= *budget {
+			break
+		}
+	}
+	if passes < 10 {
+		t.Errorf("only %d passes", passes)
+	}
+	count(t, "scrubs", int64(passes))
+}
+
+func scrubAmidEverything(t *testing.T, seed uint64) uint64 {
 	disk := vfs.NewMem()
 	o := tinyOptions(disk)
 	o.ScrubPeriod = time.Millisecond
 	db := mustOpen(t, "data", o)
 	rounds := 20000 * defaultModelSeeds / 2000
-	var wg sync.WaitGroup
+	var writers, asked sync.WaitGroup
 	for w := range 2 {
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(w), 7))
-			for i := range rounds {
-				key := fmt.Appendf(nil, "key%05d", r.IntN(3000))
-				if err := db.Put(key, bytes.Repeat(key, 1+r.IntN(10)), Durability(r.IntN(3))); err != nil {
-					t.Error(err)
-					return
-				}
-				if i%500 == 499 {
-					if err := db.Flush(); err != nil {
-						t.Error(err)
-					}
-				}
-				if i%2000 == 1999 {
-					db.installing.Lock()
-					db.manifest.limit = 0 // a new manifest at the next edit
-					db.installing.Unlock()
-					if err := db.Compact(t.Context(), nil, nil); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-		})
+		writers.Go(func() { churn(t, db, rand.New(rand.NewPCG(seed, uint64(w))), rounds) })
 	}
 	stop := make(chan struct{})
-	var asked sync.WaitGroup
 	asked.Go(func() {
 		for {
 			select {
@@ -514,28 +510,102 @@ func TestScrubAmidEverything(t *testing.T) {
 			default:
 			}
 			if report, err := db.Scrub(t.Context()); err != nil || report.Found != 0 {
-				t.Errorf("Scrub: %+v, %v", report, err)
+				t.Errorf("seed %d: Scrub: %+v, %v", seed, report, err)
 				return
 			}
-			runtime.Gosched()
+			time.Sleep(time.Millisecond) // the background has its turn
 		}
 	})
-	wg.Wait()
+	writers.Wait()
 	close(stop)
 	asked.Wait()
 	m := db.Metrics()
-	if m.Scrub.Damages != 0 || m.Damaged != 0 || m.Scrub.Passes < 10 {
-		t.Errorf("%+v, damaged: %v", m.Scrub, m.DamagedFiles)
+	if m.Scrub.Damages != 0 || m.Damaged != 0 {
+		t.Errorf("seed %d: %+v, damaged: %v", seed, m.Scrub, m.DamagedFiles)
 	}
 	if err := db.Check(); err != nil {
-		t.Error(err)
+		t.Errorf("seed %d: %v", seed, err)
 	}
-	count(t, "scrubs", int64(m.Scrub.Passes))
-	t.Logf("%+v", m.Scrub)
 	mustClose(t, db)
 	if n := disk.OpenFiles(); n != 0 {
-		t.Errorf("%d files left open", n)
+		t.Errorf("seed %d: %d files left open", seed, n)
 	}
+	return m.Scrub.Passes
+}
+
+// churn writes, flushes, compacts and has new manifests made.
+func churn(t *testing.T, db *DB, r *rand.Rand, rounds int) {
+	for i := range rounds {
+		key := fmt.Appendf(nil, "key%05d", r.IntN(3000))
+		if err := db.Put(key, bytes.Repeat(key, 1+r.IntN(10)), Durability(r.IntN(3))); err != nil {
+			t.Error(err)
+			return
+		}
+		if i%500 == 499 {
+			if err := db.Flush(); err != nil {
+				t.Error(err)
+			}
+		}
+		if i%2000 == 1999 {
+			db.installing.Lock()
+			db.manifest.limit = 0 // a new manifest at the next edit
+			db.installing.Unlock()
+			if err := db.Compact(t.Context(), nil, nil); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestScrubRandomDamage flips a byte of a file in use. A scrub finds it, or nobody needs the byte:
+// then a loss of power loses nothing, and neither does one after all was healed. What is not healed
+// is a table of which nothing wrong is served.
+func TestScrubRandomDamage(t *testing.T) {
+	healed, harmless, left, began := 0, 0, 0, time.Now()
+	for seed := uint64(0); seed < defaultModelSeeds/20 || time.Since(began) < *budget; seed++ {
+		synctest.Test(t, func(t *testing.T) {
+			s, r := newScrubbed(t, nil), rand.New(rand.NewPCG(seed, 11))
+			files := []string{s.file(fileOther), s.file(fileManifest), s.file(fileLog), s.file(fileTable)}
+			name := files[r.IntN(len(files))]
+			data, err := s.disk.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			off := r.Int64N(int64(len(bytes.TrimRight(data, "\x00"))))
+			if err := s.disk.FlipByte(name, off, 1<<r.IntN(8)); err != nil {
+				t.Fatal(err)
+			}
+			what := fmt.Sprintf("seed %d, byte %d of %s flipped", seed, off, name)
+			report, err := s.db.Scrub(t.Context())
+			if err != nil || report.Found > 1 {
+				t.Fatalf("%s: %+v, %v", what, report, err)
+			}
+			switch damaged := s.metrics().Damaged; {
+			case report.Healed < report.Found:
+				left++
+				if damaged != 1 || !strings.HasSuffix(name, tableSuffix) {
+					t.Fatalf("%s: %d damaged tables, %+v", what, damaged, report)
+				}
+				for key, value := range s.want {
+					if got, err := s.db.Get([]byte(key)); string(got) != value && !isCorrupt(err) {
+						t.Fatalf("%s: Get(%s) = %q, %v", what, key, got, err)
+					}
+				}
+			default:
+				if healed += report.Healed; report.Found == 0 {
+					harmless++
+				}
+				s.holds(what, s.db)
+				s.survives(what)
+			}
+			mustClose(t, s.db)
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d healed, %d harmless, %d left", healed, harmless, left)
+	count(t, "damages", int64(healed+left))
 }
 
 func TestScrubRate(t *testing.T) {
