@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -419,16 +420,16 @@ func TestSalvageFaults(t *testing.T) {
 			step = 1
 		}
 		for at := uint64(1); ; at += step {
-			disk, hit := m.disk(t, m.files), false
+			disk, hit := m.disk(t, m.files), atomic.Bool{}
 			fsys := vfs.NewFault(disk, func(o vfs.Op) error {
-				if o.N != at && !(hit && kind == syscall.ENOSPC) {
+				full := kind == syscall.ENOSPC // from then on
+				if o.N != at && !(full && hit.Load()) {
 					return nil
 				}
-				if kind == syscall.ENOSPC && !o.Kind.Writes() {
-					hit = hit || o.N == at
+				hit.Store(true)
+				if full && !o.Kind.Writes() {
 					return nil
 				}
-				hit = true
 				return kind
 			})
 			report, err := Salvage(t.Context(), fsys, salvageDir, salvageTo,
@@ -457,7 +458,7 @@ func TestSalvageFaults(t *testing.T) {
 					t.Fatalf("%v at %d: half a database in place", kind, at)
 				}
 			}
-			if !hit {
+			if !hit.Load() {
 				break
 			}
 		}
