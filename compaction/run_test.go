@@ -316,7 +316,10 @@ func TestRunNoticesOutputsThatLie(t *testing.T) {
 		env := m.env()
 		env.Create = func(level int) (Output, error) {
 			out, err := m.create(level)
-			return lyingOutput{out, lie}, err
+			if len(m.levels) == 1 { // the first of several
+				out = lyingOutput{out, lie}
+			}
+			return out, err
 		}
 		if res, err := Run(context.Background(), j, Config{}, env); err == nil {
 			t.Errorf("%s: accepted as %d tables", name, len(res.Added))

@@ -81,10 +81,13 @@ func FuzzSeekOrder(f *testing.F) {
 			probe(append(slices.Clone(k), 0))
 			if n := len(k); n > 0 {
 				probe(k[:n-1])
-				for _, d := range []byte{1, 0xff} {
-					other := slices.Clone(k)
-					other[n-1] += d
-					probe(other)
+				// Also behind what a block keeps at hand of its prefix.
+				for _, at := range []int{n - 1, 2 * n / 3, min(n-1, leadBytes+1)} {
+					for _, d := range []byte{1, 0xff} {
+						other := slices.Clone(k)
+						other[at] += d
+						probe(other)
+					}
 				}
 			}
 		}
