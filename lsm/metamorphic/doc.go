@@ -56,6 +56,7 @@
 //	crash Torn 42 none peek again
 //	leave c0
 //	metrics
+//	scrub
 //
 // Words with a quote are keys: parts, joined with + and repeated with *. 30:7 is a value of 30
 // bytes that follow from the number 7; an odd number gives bytes that do not compress. A minus

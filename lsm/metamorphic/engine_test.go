@@ -30,6 +30,7 @@ type database interface {
 	Compact(ctx context.Context, lo, hi []byte) error
 	Checkpoint(dir string) error
 	Check() error
+	Scrub(ctx context.Context) (lsm.ScrubReport, error)
 	Metrics() lsm.Metrics
 	Close() error
 }
@@ -331,6 +332,12 @@ func (e *engine) do(o op) string {
 		return e.crash(o)
 	case "metrics":
 		return e.metrics()
+	case "scrub":
+		report, err := e.targets["db"].Scrub(context.Background())
+		if err == nil && report.Found > 0 {
+			return fmt.Sprintf("damage: %+v", report)
+		}
+		return result(err)
 	}
 	return "no such verb"
 }

@@ -149,7 +149,8 @@ func (g *generator) op() op {
 		{9, func() op { return op{"reopen"} }},
 		{3, func() op { return op{"readonly"} }},
 		{16, g.crash},
-		{16, func() op { return op{"metrics"} }},
+		{12, func() op { return op{"metrics"} }},
+		{4, func() op { return op{"scrub"} }},
 		{4, g.refused},
 	} {
 		if n -= w.weight; n < 0 {

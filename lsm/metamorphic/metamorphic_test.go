@@ -22,7 +22,7 @@ var (
 )
 
 // seedsShort is the work of the everyday form.
-const seedsShort = 5
+const seedsShort = 4
 
 // plansRandom is how many plans are drawn for each seed beside the corners.
 const plansRandom = 2

@@ -27,7 +27,7 @@ var words = map[string]string{
 	"iter": "itbb", "first": "i", "last": "i", "seekge": "ik", "seeklt": "ik", "next": "in",
 	"prev": "in", "close": "i",
 	"scan": "tbbw", "flush": "", "compact": "bb", "compacting": "bb", "checkpoint": "co", "leave": "c",
-	"reopen": "", "readonly": "", "crash": "mnx*", "metrics": "",
+	"reopen": "", "readonly": "", "crash": "mnx*", "metrics": "", "scrub": "",
 }
 
 // parseOps reads a list. Empty lines and lines that begin with # are skipped; lines that begin

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"kvd/compaction"
 	"kvd/lsm"
@@ -17,19 +18,21 @@ type settings struct {
 	block, filter     int
 	base, table       uint64
 	multiplier, level int
+	scrub             int // milliseconds
 	durability        int
 }
 
-const settingsFormat = "memtable=%d,cache=%d,block=%d,filter=%d,base=%d,table=%d,multiplier=%d,level0=%d,durability=%d"
+const settingsFormat = "memtable=%d,cache=%d,block=%d,filter=%d,base=%d,table=%d," +
+	"multiplier=%d,level0=%d,scrub=%d,durability=%d"
 
 func (s settings) String() string {
 	return fmt.Sprintf(settingsFormat, s.memtable, s.cache, s.block, s.filter, s.base, s.table,
-		s.multiplier, s.level, s.durability)
+		s.multiplier, s.level, s.scrub, s.durability)
 }
 
 func parseSettings(text string) (s settings, err error) {
 	_, err = fmt.Sscanf(text, settingsFormat, &s.memtable, &s.cache, &s.block, &s.filter, &s.base,
-		&s.table, &s.multiplier, &s.level, &s.durability)
+		&s.table, &s.multiplier, &s.level, &s.scrub, &s.durability)
 	if err == nil && (s.durability < -1 || s.durability > int(lsm.NoSync)) {
 		err = fmt.Errorf("no durability: %d", s.durability)
 	}
@@ -46,6 +49,7 @@ func (s settings) options(fsys vfs.FS) lsm.Options {
 		CacheBytes:       s.cache,
 		BlockBytes:       s.block,
 		FilterBitsPerKey: s.filter,
+		ScrubPeriod:      time.Duration(s.scrub) * time.Millisecond,
 		Compaction: compaction.Config{
 			BaseBytes: s.base, TableBytes: s.table, Multiplier: s.multiplier, LevelZeroTrigger: s.level,
 		},
@@ -95,12 +99,12 @@ func parsePlans(text string) ([]plan, error) {
 
 // corners are the plans that every seed runs under.
 func corners() []plan {
-	usual := settings{64 << 20, 64 << 20, 4096, 10, 256 << 20, 8 << 20, 10, 4, -1}
-	tiny := settings{1 << 10, -1, 1, -1, 256, 1, 2, 1, int(lsm.NoSync)}
-	deep := settings{1 << 10, 1, 64, 1, 256, 512, 2, 2, int(lsm.Sync)}
-	flat := settings{4 << 10, 1 << 20, 64 << 10, 20, 1 << 40, 1 << 40, 10, 4, int(lsm.Async)}
-	middle := settings{32 << 10, 16 << 10, 512, 10, 16 << 10, 4 << 10, 4, 2, -1}
-	heaped := settings{2 << 10, 64 << 10, 1 << 10, 10, 4 << 10, 16 << 10, 3, 30, int(lsm.NoSync)}
+	usual := settings{64 << 20, 64 << 20, 4096, 10, 256 << 20, 8 << 20, 10, 4, 0, -1}
+	tiny := settings{1 << 10, -1, 1, -1, 256, 1, 2, 1, -1, int(lsm.NoSync)}
+	deep := settings{1 << 10, 1, 64, 1, 256, 512, 2, 2, 0, int(lsm.Sync)}
+	flat := settings{4 << 10, 1 << 20, 64 << 10, 20, 1 << 40, 1 << 40, 10, 4, 20, int(lsm.Async)}
+	middle := settings{32 << 10, 16 << 10, 512, 10, 16 << 10, 4 << 10, 4, 2, 1, -1}
+	heaped := settings{2 << 10, 64 << 10, 1 << 10, 10, 4 << 10, 16 << 10, 3, 30, -1, int(lsm.NoSync)}
 	return []plan{
 		{"usual", []settings{usual}},
 		{"tiny", []settings{tiny}},
@@ -125,6 +129,7 @@ func randomPlan(r *rand.Rand, name string) plan {
 			table:      pick[uint64](r, 1, 512, 4<<10, 64<<10, 1<<40),
 			multiplier: pick(r, 2, 3, 4, 10, 100),
 			level:      pick(r, 1, 2, 4, 8),
+			scrub:      pick(r, -1, 0, 1, 50),
 			durability: pick(r, -1, -1, int(lsm.Sync), int(lsm.Async), int(lsm.NoSync)),
 		})
 	}
