@@ -24,8 +24,9 @@ func (w crashWay) String() string { return fmt.Sprintf("%v/%d", w.mode, w.draw) 
 // crashWays is the ways that every operation is tried in: those of chance several times.
 var crashWays = []crashWay{
 	{vfs.KeepNone, 0}, {vfs.KeepAll, 0}, {vfs.Random, 0}, {vfs.Torn, 0}, {vfs.Garbage, 0},
-	{vfs.LoseNames, 0}, {vfs.LoseFiles, 0}, {vfs.LoseContent, 0}, {vfs.LoseSizes, 0},
-	{vfs.LoseNewest, 0}, {vfs.LoseEarly, 0}, {vfs.LoseLate, 0}, {vfs.LoseOne, 0}, {vfs.KeepOne, 0},
+	{vfs.LoseRemovals, 0}, {vfs.LoseNames, 0}, {vfs.LoseFiles, 0}, {vfs.LoseContent, 0},
+	{vfs.LoseSizes, 0}, {vfs.LoseNewest, 0}, {vfs.LoseEarly, 0}, {vfs.LoseLate, 0},
+	{vfs.LoseOne, 0}, {vfs.KeepOne, 0},
 	{vfs.Random, 1}, {vfs.Random, 2}, {vfs.Torn, 1}, {vfs.Garbage, 1}, {vfs.LoseEarly, 1},
 }
 

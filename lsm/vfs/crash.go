@@ -20,6 +20,8 @@ const (
 	Torn
 	// Garbage is Random, and sectors may hold random bytes where they were being changed.
 	Garbage
+	// LoseRemovals keeps everything but loses removals: what was renamed has both names.
+	LoseRemovals
 	// LoseNames loses the changes to directories and keeps the files.
 	LoseNames
 	// LoseFiles keeps the changes to directories and loses those of files: a rename persisted, and
@@ -43,12 +45,12 @@ const (
 )
 
 // CrashModes is every CrashMode, for tests that go through them all.
-var CrashModes = [...]CrashMode{KeepAll, KeepNone, Random, Torn, Garbage, LoseNames, LoseFiles,
-	LoseContent, LoseSizes, LoseNewest, LoseEarly, LoseLate, LoseOne, KeepOne}
+var CrashModes = [...]CrashMode{KeepAll, KeepNone, Random, Torn, Garbage, LoseRemovals, LoseNames,
+	LoseFiles, LoseContent, LoseSizes, LoseNewest, LoseEarly, LoseLate, LoseOne, KeepOne}
 
 var crashNames = [len(CrashModes)]string{"KeepAll", "KeepNone", "Random", "Torn", "Garbage",
-	"LoseNames", "LoseFiles", "LoseContent", "LoseSizes", "LoseNewest", "LoseEarly", "LoseLate",
-	"LoseOne", "KeepOne"}
+	"LoseRemovals", "LoseNames", "LoseFiles", "LoseContent", "LoseSizes",
+	"LoseNewest", "LoseEarly", "LoseLate", "LoseOne", "KeepOne"}
 
 func (c CrashMode) String() string {
 	if int(c) < len(crashNames) {
@@ -180,6 +182,10 @@ func (c *crash) survivors(p *change) []edit {
 	switch c.mode {
 	case KeepNone, LoseNames:
 		return nil
+	case LoseRemovals:
+		return slices.DeleteFunc(slices.Clone(p.edits), func(e edit) bool {
+			return e.to == (entry{})
+		})
 	case Random, Torn, Garbage:
 	default:
 		if c.keeps(p.made) {

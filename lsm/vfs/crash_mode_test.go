@@ -32,13 +32,14 @@ func TestCrashModes(t *testing.T) {
 		all     = `/head "2" /log "newer"`
 	)
 	want := map[CrashMode][]string{
-		KeepAll:     {all},
-		KeepNone:    {nothing},
-		LoseNames:   {`/head "1" /log "newer"`},
-		LoseFiles:   {`/head "" /log "old"`},
-		LoseContent: {`/head "\x00" /log "old\x00\x00"`},
-		LoseSizes:   {`/head "" /log "new"`},
-		LoseNewest:  {`/head "" /log "newer"`},
+		KeepAll:      {all},
+		KeepNone:     {nothing},
+		LoseRemovals: {`/head "2" /log "newer" /temp "2"`},
+		LoseNames:    {`/head "1" /log "newer"`},
+		LoseFiles:    {`/head "" /log "old"`},
+		LoseContent:  {`/head "\x00" /log "old\x00\x00"`},
+		LoseSizes:    {`/head "" /log "new"`},
+		LoseNewest:   {`/head "" /log "newer"`},
 		// The write of the log, the creation, the write of the file, the renaming.
 		LoseLate: {nothing, `/head "1" /log "newer"`, `/head "1" /log "newer" /temp ""`,
 			`/head "1" /log "newer" /temp "2"`},
