@@ -1,0 +1,30 @@
+package main
+
+// part is a share of the programme.
+type part struct {
+	name  string
+	pkg   string // "" runs every fuzz target there is
+	run   string // regular expression of the tests
+	share int    // of the budget, relative to the other parts
+	what  string
+}
+
+// parts are in the order in which they run.
+var parts = []part{
+	{"metamorphic", "./lsm/metamorphic", "^TestMetamorphic$", 12,
+		"one history under many option sets, equal to each other and to a map"},
+	{"faults", "./lsm", "^TestEveryOperationFails$", 12,
+		"each file system operation fails, in every way, once and for ever"},
+	{"crash", "./lsm", "^TestCrash(AtEveryOperation|DuringRecovery)$", 28,
+		"the power fails at each file system operation, and again in the recovery"},
+	{"damage", "./lsm", "^TestDamageMatrix$|^TestEveryByteFlipped$|^TestLogFlipped", 5,
+		"each unit of each file is flipped, zeroed, stale, swapped, cut, missing, unreadable"},
+	{"salvage", "./lsm", "^TestSalvage(Faults|Crashes)?$", 3,
+		"what a damaged database still holds is written to a new one"},
+	{"scrub", "./lsm", "^TestScrub", 2,
+		"damage under an open database is found, and no undamaged file accused"},
+	{"processes", "./cmd/kvd", "^TestProcess", 18,
+		"a real node under load is killed, terminated, stopped, and its disk fills up"},
+	{"fuzz", "", "", 20,
+		"every decoder meets bytes that nobody wrote"},
+}
