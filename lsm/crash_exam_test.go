@@ -78,6 +78,7 @@ func (l *crashLog) err() error {
 type crashExam struct {
 	opts     crashOptions
 	compound func(hash uint64, depth int) int // ways to crash the recovery of an image in
+	over     func() bool                      // the time is up
 
 	results sync.Map // hash of an image -> *crashResult
 	trace   []string // fixed while images are examined
@@ -99,8 +100,10 @@ func (f *crashFailure) Unwrap() error { return f.err }
 
 // point examines all images of a moment.
 func (e *crashExam) point(h *crashHistory, p *crashPoint, depth int) error {
-	e.points.Add(1)
 	for i := range p.images {
+		if e.over() {
+			return nil
+		}
 		if err := e.image(h, p, &p.images[i], depth); err != nil {
 			if _, ok := errors.AsType[*crashFailure](err); ok {
 				return err // of a crash during the recovery: kept already
@@ -112,6 +115,7 @@ func (e *crashExam) point(h *crashHistory, p *crashPoint, depth int) error {
 			return &crashFailure{err: errors.Join(err, saveErr)}
 		}
 	}
+	e.points.Add(1)
 	return nil
 }
 

@@ -90,7 +90,7 @@ func crashSearch(t *testing.T, name string, short crashShort, compound func(uint
 			seed = rand.Uint64N(1<<32) + 1
 		}
 		r := newCrashRun(seed, compound)
-		r.over = func() bool { return *budget != 0 && time.Since(began) > *budget }
+		r.exam.over = func() bool { return *budget != 0 && time.Since(began) > *budget }
 		err := r.run(short.lives, steps)
 		if err != nil {
 			t.Fatalf("seed %d: %v\nafter: %s\nrepeat: go test ./lsm -run %s -crash.seed=%d "+
@@ -127,7 +127,6 @@ type crashRun struct {
 	r    *rand.Rand
 	exam *crashExam
 	ops  int64
-	over func() bool // the time is up
 
 	mem     *vfs.Mem
 	h       *crashHistory
@@ -181,7 +180,7 @@ func (r *crashRun) run(lives, steps int) error {
 			err = errors.Join(err, r.db.Close())
 			r.db = nil
 		}
-		if r.over() {
+		if r.exam.over() {
 			return err
 		}
 		if err == nil && life < lives-1 {
@@ -201,7 +200,7 @@ func (r *crashRun) life(steps int, closes bool) error {
 		return err
 	}
 	for range steps {
-		if r.over() {
+		if r.exam.over() {
 			break
 		}
 		if err := r.step(); err != nil {
@@ -437,7 +436,7 @@ func (r *crashRun) examine() error {
 		mu.Lock()
 		stop := failed != nil
 		mu.Unlock()
-		if stop || r.over() {
+		if stop || r.exam.over() {
 			break
 		}
 	}
@@ -502,7 +501,7 @@ func examineKept(t *testing.T, dir string) {
 	p := &crashPoint{at: "kept: ", demand: record.Demand, images: []crashImage{image}}
 	exam := &crashExam{opts: record.Options, compound: func(_ uint64, depth int) int {
 		return max(0, 2-depth)
-	}}
+	}, over: func() bool { return false }}
 	if err := exam.image(h, p, &p.images[0], 0); err != nil {
 		t.Fatal(err)
 	}
