@@ -380,3 +380,48 @@ func TestStateTellsThatTheLogFailed(t *testing.T) {
 		}
 	})
 }
+
+// A compaction that the disk had no room for was tried again every second. It took all the room
+// that was left each time, and writes that would have had enough were refused meanwhile.
+func TestCompactionWithoutRoomIsTriedRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		var tries atomic.Int64
+		full.Store(true)
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			// No flush here writes as much to one table.
+			large := o.Kind == vfs.OpWriteAt && o.Off+o.Len > 256<<10
+			if large && strings.HasSuffix(o.Name, tableSuffix) && full.Load() {
+				tries.Add(1)
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", Options{FS: fsys, MemtableBytes: 1 << 20})
+		value := make([]byte, 8<<10)
+		r := rand.New(rand.NewPCG(1, 2))
+		for i := range 8 * 16 {
+			for j := range value {
+				value[j] = byte(r.Uint32()) // not to be compressed
+			}
+			if err := db.Put(fmt.Appendf(nil, "k%d", i), value, NoSync); err != nil {
+				t.Fatal(err)
+			}
+			if i%16 == 15 {
+				if err := db.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		if n := tries.Load(); n < 10 || n > 40 {
+			t.Errorf("%d tries in 10 minutes, want about 24", n)
+		}
+		full.Store(false)
+		time.Sleep(31 * time.Second)
+		if m := db.Metrics(); m.Compactions == 0 {
+			t.Errorf("no compaction half a minute after there is room:\n%s", m)
+		}
+		mustClose(t, db)
+	})
+}

@@ -15,6 +15,15 @@ import (
 // compactionInput reads a table from front to back without pushing others out of the cache.
 var compactionInput = sstable.IterOptions{NoFill: true, ReadaheadBytes: 256 << 10}
 
+// compactRetryMin and compactRetryMax bound the pause after a compaction that failed; it doubles as
+// long as they fail. One that the disk is too small for takes all the room that is left before it
+// fails, and for that time commits and flushes are refused: with one try a second writes went on up
+// to 8 s late, and stopped again.
+const (
+	compactRetryMin = time.Second
+	compactRetryMax = 30 * time.Second
+)
+
 // compactionGoroutines is how many compactions run at a time: half of the processors, because the
 // other half has readers and writers to serve.
 func compactionGoroutines() int { return max(1, runtime.GOMAXPROCS(0)/2) }
@@ -89,9 +98,13 @@ func (db *DB) endJob(job compaction.Job, err error) {
 	for _, num := range damaged {
 		db.damaged[num] = tableName(db.dir, num)
 	}
-	if err != nil && len(damaged) == 0 && !ended {
-		db.retryAfter = time.Now().Add(retryMax)
-		time.AfterFunc(retryMax, db.wake)
+	switch {
+	case err == nil:
+		db.retryPause = 0
+	case len(damaged) == 0 && !ended:
+		db.retryPause = min(max(2*db.retryPause, compactRetryMin), compactRetryMax)
+		db.retryAfter = time.Now().Add(db.retryPause)
+		time.AfterFunc(db.retryPause, db.wake)
 	}
 	db.work.Broadcast()
 }

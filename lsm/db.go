@@ -85,7 +85,8 @@ type DB struct {
 	damaged    map[uint64]string // tables that no compaction may use; number -> file
 	jobs       int               // compactions running
 	held       int               // calls running that Close waits for
-	retryAfter time.Time         // no background work before; set after an error
+	retryAfter time.Time         // no compaction before; set when one has failed
+	retryPause time.Duration     // the last pause after one that failed; 0 after one that did not
 	closing    bool
 	stopped    bool // closing, and no loop makes new garbage
 
