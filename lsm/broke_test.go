@@ -425,3 +425,36 @@ func TestCompactionWithoutRoomIsTriedRarely(t *testing.T) {
 		mustClose(t, db)
 	})
 }
+
+// Writes that were suspended for want of a log segment resumed at once, although none could be made
+// still: the metrics said healthy, and the next memtable failed again.
+func TestSuspendedUntilALogCanBeMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fail atomic.Bool
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			if fail.Load() && o.Kind == vfs.OpRename && strings.Contains(o.Name, logSuffix) {
+				return syscall.EIO
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", roomyOptions(fsys))
+		fail.Store(true)
+		var err error
+		for i := 0; i < 3 && err == nil; i++ { // the first may find a segment ready
+			err = errors.Join(db.Put([]byte("k"), nil, Sync), db.Flush())
+		}
+		if !errors.Is(err, ErrSuspended) || !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s := db.Metrics().State; !strings.HasPrefix(s, ErrSuspended.Error()) {
+			t.Errorf("no segment can be made, and the state is %s", s)
+		}
+		fail.Store(false)
+		time.Sleep(2 * time.Second)
+		if err := errors.Join(db.Put([]byte("k"), nil, Sync), db.Flush()); err != nil {
+			t.Error(err)
+		}
+		mustClose(t, db)
+	})
+}

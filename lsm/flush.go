@@ -244,6 +244,9 @@ func (db *DB) heal() error {
 			return err
 		}
 	}
+	if err := db.segments.prepare(); err != nil {
+		return err // the next memtable would find no log
+	}
 	db.commit.Lock()
 	db.commit.unproven = nil
 	db.commit.Unlock()
