@@ -107,7 +107,7 @@ func faultMatrixOf(t *testing.T, seed uint64, sum *faultSum) []faultCase {
 			cells = append(cells, faultCase{seed: seed, capacity: max(bytes+more, 1)})
 		}
 	}
-	for range len(single) / 8 {
+	for range len(single) / 16 {
 		c := single[r.IntN(len(single))]
 		c.later, c.laterKind = 1+r.IntN(40), faultKind(r.IntN(int(faultKinds)))
 		if c.laterKind != faultDead {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -70,6 +71,8 @@ type faultRun struct {
 	after   atomic.Int32            // those of laterKind since
 	evicted atomic.Bool             // pages of a log that processes had written are gone
 	cleared atomic.Bool             // nothing fails any more
+	final   atomic.Bool             // frames of a log failed: this instance is to be read only
+	headers sync.Map                // names of logs whose header is synced
 	observe func(*faultRun, vfs.Op) // what else wants to know of each operation
 
 	db     *DB
@@ -126,13 +129,14 @@ func (r *faultRun) inject(o vfs.Op) error {
 	p := faultPoint{op: o.Kind, class: faultClassOf(o.Name)}
 	p.nth = int(r.seen[p.op][p.class].Add(1))
 	kind := r.c.kind
-	first := r.fired.Load()
+	first, frames := r.fired.Load(), r.ofFrames(o)
 	switch {
 	case first == nil:
 		if p != r.c.point {
 			return nil
 		}
 		r.fired.Store(&o)
+		r.final.Store(frames && !kind.full() && r.c.later == 0)
 	case (r.c.forever || kind == faultDead) && kind.persists(first.Kind, o.Kind):
 	case r.c.later > 0 && r.c.laterKind.applies(o.Kind) &&
 		int(r.after.Add(1)) == r.c.later:
@@ -145,6 +149,19 @@ func (r *faultRun) inject(o vfs.Op) error {
 		r.evicted.Store(true)
 	}
 	return kind.inject(o)
+}
+
+// ofFrames reports whether o writes or syncs frames of a log, not the header of one that is being
+// made. The handle of a log keeps the name that it was made under.
+func (r *faultRun) ofFrames(o vfs.Op) bool {
+	if !strings.Contains(o.Name, logSuffix) {
+		return false
+	}
+	if o.Kind == vfs.OpSync {
+		_, header := r.headers.LoadOrStore(o.Name, true)
+		return header
+	}
+	return o.Kind == vfs.OpWriteAt && o.Off > 0
 }
 
 // runFaultCase runs one case and tells observe, if not nil, of each operation. A bubble of
@@ -210,7 +227,7 @@ func (r *faultRun) run() {
 	r.write(100, Sync)
 	r.check("compact", r.db.Compact(context.Background(), nil, nil))
 	r.compare()
-	if err := r.db.Check(); err != nil {
+	if err := checkIdle(r.db); err != nil {
 		r.failf("check: %v", err)
 	}
 	if s := r.db.Metrics().State; s != "healthy" {
@@ -221,6 +238,13 @@ func (r *faultRun) run() {
 	}
 }
 
+// checkIdle is Check when the background has nothing to do. The clock of a bubble stands still while
+// somebody waits for a mutex, as a compaction does for Check, and Check for the cleaner, who sleeps.
+func checkIdle(db *DB) error {
+	synctest.Wait()
+	return db.Check()
+}
+
 // do is one step. It returns false when the database cannot be opened.
 func (r *faultRun) do(step faultStep) bool {
 	switch step {
@@ -229,7 +253,12 @@ func (r *faultRun) do(step faultStep) bool {
 	case stepLarge:
 		r.write(int(r.opts.MemtableBytes), Sync)
 	case stepGet:
-		r.get(r.ledger.key(r.rand.IntN(faultKeys)))
+		for range 3 {
+			r.get(r.ledger.key(r.rand.IntN(faultKeys)))
+			if n := len(r.ledger.writes); n > 0 {
+				r.get(r.ledger.writes[r.rand.IntN(n)].one)
+			}
+		}
 	case stepScan:
 		r.compare()
 	case stepFlush:
@@ -261,32 +290,48 @@ func (r *faultRun) do(step faultStep) bool {
 
 // check demands that an error is one that callers are promised.
 func (r *faultRun) check(doing string, err error) error {
-	injected := r.fired.Load() != nil && !r.cleared.Load() &&
-		(errors.Is(err, r.c.kind.err()) || r.c.later > 0 && errors.Is(err, r.c.laterKind.err()))
-	isFull := r.c.capacity > 0 || r.c.kind.full() || r.c.later > 0 && r.c.laterKind.full()
-	onlyFull := isFull && (r.c.later == 0 || r.c.kind.full() && r.c.laterKind.full())
-	var corrupt *CorruptError
-	switch {
-	case err == nil:
-	case errors.As(err, &corrupt):
-		r.failf("%s: nothing was damaged: %v", doing, err)
-	case errors.Is(err, ErrReadOnly):
+	if bad := r.c.promised(doing, err, r.fired.Load() != nil && !r.cleared.Load()); bad != nil {
+		r.failf("%v", bad)
+	}
+	if errors.Is(err, ErrReadOnly) {
 		r.broken = true
-		if onlyFull {
-			r.failf("%s: a full disk is final: %v", doing, err)
-		}
-	case errors.Is(err, ErrDiskFull):
-		if !isFull {
-			r.failf("%s: the disk is not full: %v", doing, err)
-		}
-	case errors.Is(err, ErrSuspended):
-	case doing == "write":
-		r.failf("%s: not an error that writers are promised: %v", doing, err)
-	case injected, r.c.capacity > 0 && errors.Is(err, syscall.ENOSPC):
-	default:
-		r.failf("%s: %v", doing, err)
 	}
 	return err
+}
+
+// promised returns nil when err is one that callers are promised: while faults are active, what is
+// injected may show as it is, but not to writers.
+func (c faultCase) promised(doing string, err error, active bool) error {
+	kinds := []faultKind{c.kind}
+	if c.later > 0 {
+		kinds = append(kinds, c.laterKind)
+	}
+	full, other, injected := c.capacity > 0, false, false
+	for _, k := range kinds {
+		full = full || k.full()
+		other = other || !k.full() && c.capacity == 0
+		injected = injected || active && errors.Is(err, k.err())
+	}
+	var corrupt *CorruptError
+	switch {
+	case err == nil || errors.Is(err, ErrSuspended) && other:
+	case errors.As(err, &corrupt):
+		return fmt.Errorf("%s: nothing was damaged: %w", doing, err)
+	case errors.Is(err, ErrReadOnly):
+		if !other {
+			return fmt.Errorf("%s: a full disk is final: %w", doing, err)
+		}
+	case errors.Is(err, ErrDiskFull):
+		if !full {
+			return fmt.Errorf("%s: the disk is not full: %w", doing, err)
+		}
+	case doing == "write":
+		return fmt.Errorf("not an error that writers are promised: %w", err)
+	case injected, c.capacity > 0 && errors.Is(err, syscall.ENOSPC):
+	default:
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
 }
 
 func (r *faultRun) write(size int, d Durability) *faultWrite {
@@ -312,6 +357,9 @@ func (r *faultRun) state() {
 	readOnly := strings.HasPrefix(s, ErrReadOnly.Error())
 	if r.broken && !readOnly {
 		r.failf("writes are refused for good, but the state is: %s", s)
+	}
+	if r.final.Load() && !readOnly {
+		r.failf("a write or sync of the log has failed, but the state is: %s", s)
 	}
 	if readOnly && r.fired.Load() == nil {
 		r.failf("nothing has failed, but the state is: %s", s)
@@ -351,17 +399,19 @@ func (r *faultRun) get(key string) {
 // compare reads everything.
 func (r *faultRun) compare() {
 	contents, err := faultContents(r.db)
-	if !r.read("scan", err) {
-		return
-	}
-	if err := r.ledger.check(contents, whileOpen); err != nil {
-		r.failf("%v", err)
-	}
-	if !maps.Equal(contents, r.ledger.live) {
-		r.failf("%d keys, want %d, or other values", len(contents), len(r.ledger.live))
+	if r.read("scan", err) {
+		if err := r.ledger.check(contents, whileOpen); err != nil {
+			r.failf("%v", err)
+		}
+		if !maps.Equal(contents, r.ledger.live) {
+			r.failf("%d keys, want %d, or other values", len(contents), len(r.ledger.live))
+		}
 	}
 	for i := range faultKeys {
 		r.get(r.ledger.key(i))
+	}
+	for i := 0; i < len(r.ledger.writes); i += 7 {
+		r.get(r.ledger.writes[i].one)
 	}
 }
 
@@ -429,7 +479,10 @@ func (r *faultRun) cut(mode vfs.CrashMode) {
 	o := r.opts
 	o.FS = disk
 	contents := r.look("data", o, func(db *DB) {
-		if err := db.Check(); err != nil {
+		if mode != vfs.KeepNone {
+			return
+		}
+		if err := checkIdle(db); err != nil {
 			r.failf("%v: check: %v", mode, err)
 		}
 	})
@@ -448,6 +501,7 @@ func (r *faultRun) reopen() bool {
 		db, err := Open("data", o)
 		if err == nil {
 			r.db, r.broken = db, false
+			r.final.Store(false)
 			r.open = append(r.open, db)
 			r.settle()
 			return true

@@ -7,4 +7,5 @@ const (
 	crashSeeds        = 2
 	faultShare        = 1.0 // of the matrix of faults
 	crashLives        = 2
+	faultCrowds       = 150
 )

@@ -8,4 +8,5 @@ const (
 	crashSeeds        = 1
 	faultShare        = 0.04 // of the matrix of faults
 	crashLives        = 1
+	faultCrowds       = 15
 )
