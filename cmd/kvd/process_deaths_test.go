@@ -235,11 +235,8 @@ func stopFor(l *lane) time.Duration {
 func (l *lane) awaitProgress(w *load) {
 	l.t.Helper()
 	before := w.acked.Load()
-	for began := time.Now(); w.acked.Load() == before; time.Sleep(time.Millisecond) {
-		if time.Since(began) > readyMax {
-			l.t.Errorf("no write is acknowledged any more")
-			return
-		}
+	if !l.await(func() bool { return w.acked.Load() > before }) {
+		l.t.Errorf("no write is acknowledged any more")
 	}
 }
 

@@ -153,7 +153,7 @@ func fillOneDisk(t *testing.T, seed uint64, round int) {
 	}
 	disk.resize(64 << 20)
 	w := l.workOnFull()
-	l.awaitWrites(w, 10)
+	l.awaitWrites(disk, w, 10)
 	l.rest()
 	l.signal(syscall.SIGTERM)
 	if code := l.awaitExit(); code != exitDone {
@@ -188,10 +188,6 @@ func chooseFilling(r *rand.Rand, w *writerRecord) (lsm.Durability, []change) {
 	return class, []change{{name, r.IntN(16 << 10)}}
 }
 
-// Within healMax of room being made writes go on. The node looks for room every second; the rest is
-// for machines with more to do.
-const healMax = 30 * time.Second
-
 // fill fills the disk under a node that is open, does something to the node, makes room, and sees
 // the writes go on.
 func (l *lane) fill(disk *smallDisk, round int) {
@@ -222,30 +218,33 @@ func (l *lane) fill(disk *smallDisk, round int) {
 	if running && l.load == nil {
 		w = l.workOnFull()
 	}
-	deletes := l.makeRoom(disk, ballast)
+	acked := w.acked.Load()
+	smaller := l.makeRoom(disk, ballast)
 	if pick := l.r.IntN(4); running && pick < 2 {
 		if pick == 0 {
 			l.pause(time.Second) // amid the attempts to go on
 		} else {
-			l.awaitWrites(w, 1) // when they have just succeeded
+			l.measure()                     // which takes too long at that moment
+			l.awaitWrites(disk, w, acked+1) // when they have just succeeded
 		}
 		l.signal(syscall.SIGKILL)
 		l.awaitExit()
 		l.ended()
 		// By then the writers may have filled the disk again.
-		if running = l.reopenFull(disk); running {
-			w = l.workOnFull()
-		}
+		running = l.reopenFull(disk)
 		disk.resize(disk.bytes + 4<<20)
+		if running {
+			w, acked = l.workOnFull(), 0
+		}
 	}
 	if !running {
 		l.open()
 		l.check(false)
-		w = l.workOnFull()
+		w, acked = l.workOnFull(), 0
 	}
-	l.awaitWrites(w, 10)
-	if deletes {
-		l.deleteMost(disk)
+	l.awaitWrites(disk, w, acked+10)
+	if smaller > 0 {
+		l.deleteMost(disk, smaller)
 	}
 	if t.Failed() {
 		t.FailNow()
@@ -256,7 +255,7 @@ func (l *lane) fill(disk *smallDisk, round int) {
 // workOnFull lets clients loose that expect to be refused.
 func (l *lane) workOnFull() *load {
 	l.load = &load{t: l.t, rec: l.rec, clients: l.clients, choose: l.choose,
-		fullFor: 10 * time.Millisecond}
+		fullFor: time.Millisecond}
 	l.load.start(l.r, 1)
 	return l.load
 }
@@ -265,22 +264,22 @@ func (l *lane) workOnFull() *load {
 func (l *lane) fillUntilFull() *load {
 	l.t.Helper()
 	w := l.workOnFull()
-	for began := time.Now(); ; time.Sleep(time.Millisecond) {
-		told := 0
+	told := 0
+	full := l.await(func() bool {
+		told = 0
 		for i := range w.full {
 			if w.full[i].Load() >= 2 {
 				told++
 			}
 		}
-		if told == len(w.full) {
-			l.fills++
-			return w
-		}
-		if time.Since(began) > 30*time.Second || l.t.Failed() {
-			l.t.Fatalf("after %v and %d writes only %d writers were told that the disk is full",
-				time.Since(began), w.acked.Load(), told)
-		}
+		return told == len(w.full)
+	})
+	if !full {
+		l.t.Fatalf("after %d writes only %d writers were told that the disk is full", w.acked.Load(),
+			told)
 	}
+	l.fills++
+	return w
 }
 
 // lookAround reads everything of a node that refuses writes.
@@ -340,8 +339,9 @@ func (l *lane) reopenFull(disk *smallDisk) bool {
 	return true
 }
 
-// makeRoom gives the disk room, and tells whether that is only for deletes to make more.
-func (l *lane) makeRoom(disk *smallDisk, ballast string) (forDeletes bool) {
+// makeRoom gives the disk room. If that is only for deletes to make more it returns the size that
+// the disk has without.
+func (l *lane) makeRoom(disk *smallDisk, ballast string) (smaller int64) {
 	_, err := os.Stat(ballast)
 	switch pick := l.r.IntN(3); {
 	case pick == 0 && err == nil:
@@ -353,31 +353,33 @@ func (l *lane) makeRoom(disk *smallDisk, ballast string) (forDeletes bool) {
 		disk.resize(disk.bytes + 2<<20)
 		l.events["disk grown"]++
 	default:
+		smaller = disk.bytes
 		disk.resize(disk.bytes + 4<<20)
 		l.events["most deleted"]++
-		return true
 	}
-	return false
+	return smaller
 }
 
-// awaitWrites waits until the writes go on, with so many more.
-func (l *lane) awaitWrites(w *load, n int64) {
+// awaitWrites waits until the writes go on: until so many were acknowledged.
+func (l *lane) awaitWrites(disk *smallDisk, w *load, n int64) {
 	l.t.Helper()
 	began := time.Now()
-	pause := 50 * time.Microsecond
-	for before := w.acked.Load(); w.acked.Load() < before+n; time.Sleep(pause) {
-		if time.Since(began) > healMax {
-			l.t.Fatalf("writes do not go on %v after there was room", healMax)
-		}
+	if !l.await(func() bool { return w.acked.Load() >= n }) {
+		text, _ := os.ReadFile(l.log())
+		l.t.Fatalf("writes do not go on although there is room; of %d bytes %d are used, %d writes "+
+			"acknowledged, %d in doubt, %d wanted; the node said: %s", disk.bytes, disk.used(),
+			w.acked.Load(), w.doubts.Load(), n, text[max(0, len(text)-4000):])
 	}
 	l.healed = append(l.healed, time.Since(began))
 }
 
-// deleteMost deletes most keys, compacts, and takes away the room there was for it.
-func (l *lane) deleteMost(disk *smallDisk) {
+// deleteMost deletes most keys and compacts, for which a disk needs room. Afterwards everything has
+// room on the smaller one that was full before.
+func (l *lane) deleteMost(disk *smallDisk, smaller int64) {
 	l.t.Helper()
+	disk.resize(2 * disk.bytes)
+	l.awaitWrites(disk, l.load, l.load.acked.Load()+10)
 	l.rest()
-	before := disk.used()
 	next := make([]int, len(l.rec.writers))
 	l.choose = func(r *rand.Rand, w *writerRecord) (lsm.Durability, []change) {
 		var changes []change
@@ -392,28 +394,14 @@ func (l *lane) deleteMost(disk *smallDisk) {
 	}
 	w := l.workOnFull()
 	l.choose = chooseFilling
-	for began := time.Now(); time.Since(began) < healMax; time.Sleep(time.Millisecond) {
-		done := true
-		for _, wr := range l.rec.writers {
-			wr.mu.Lock()
-			done = done && next[wr.id] >= len(wr.names)*9/10
-			wr.mu.Unlock()
-		}
-		if done {
-			break
-		}
-	}
+	w.writing.Wait() // they end with the last key
 	if err := l.clients[2].Compact(w.ctx, nil, nil); err != nil {
 		l.t.Errorf("compact: %v", err)
 	}
-	began := time.Now()
-	for disk.used() > before*3/4 {
-		if time.Since(began) > healMax {
-			l.t.Fatalf("%d of %d bytes are used after most was deleted and compacted", disk.used(),
-				before)
-		}
-		time.Sleep(time.Millisecond)
+	if !l.await(func() bool { return disk.used() < smaller*3/4 }) {
+		l.t.Fatalf("%d bytes are used, of %d that were full, after most was deleted and compacted",
+			disk.used(), smaller)
 	}
-	w.end()
-	disk.resize(disk.bytes - 4<<20)
+	l.rest()
+	disk.resize(smaller)
 }

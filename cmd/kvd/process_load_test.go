@@ -31,13 +31,14 @@ type load struct {
 	patient bool          // calls have no deadlines of their own, only the one of ctx
 	fullFor time.Duration // how long a writer pauses when the disk is full; 0: it may not be
 
-	ctx    context.Context
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	acked  atomic.Int64
-	doubts atomic.Int64
-	reads  atomic.Int64
-	full   []atomic.Int64 // by writer: refused because the disk is full
+	ctx     context.Context
+	stop    context.CancelFunc
+	wg      sync.WaitGroup // all but the writers
+	writing sync.WaitGroup
+	acked   atomic.Int64
+	doubts  atomic.Int64
+	reads   atomic.Int64
+	full    []atomic.Int64 // by writer: refused because the disk is full
 }
 
 // groupKeys is how many of a writer's keys, the first ones, are only ever written together.
@@ -48,7 +49,7 @@ func (l *load) start(r *rand.Rand, readers int) {
 	l.full = make([]atomic.Int64, len(l.rec.writers))
 	for i, w := range l.rec.writers {
 		r := rand.New(rand.NewPCG(r.Uint64(), uint64(i)))
-		l.wg.Go(func() { l.write(r, w) })
+		l.writing.Go(func() { l.write(r, w) })
 	}
 	for i := range readers {
 		r := rand.New(rand.NewPCG(r.Uint64(), uint64(i)))
@@ -59,6 +60,7 @@ func (l *load) start(r *rand.Rand, readers int) {
 // end stops the clients and waits for them.
 func (l *load) end() {
 	l.stop()
+	l.writing.Wait()
 	l.wg.Wait()
 }
 
@@ -79,7 +81,7 @@ func (l *load) write(r *rand.Rand, w *writerRecord) {
 	for l.ctx.Err() == nil {
 		class, changes := l.choose(r, w)
 		if len(changes) == 0 {
-			return // all keys are in doubt
+			return // all keys are in doubt, or there is nothing left to do
 		}
 		op := w.begin(class, changes)
 		ctx, cancel := l.callContext(r)
@@ -315,14 +317,18 @@ func oneOperation(w *writerRecord, there map[string][]byte) error {
 	return nil
 }
 
-// scanned reads everything by a scan.
+// scanned reads everything by a scan. A machine that was suspended may make it run out of time.
 func scanned(ctx context.Context, client *replication.Client) (map[string][]byte, error) {
-	there := map[string][]byte{}
-	err := client.Scan(ctx, nil, nil, 0, func(key, value []byte) error {
-		there[string(key)] = bytes.Clone(value)
-		return nil
-	})
-	return there, err
+	for tries := 1; ; tries++ {
+		there := map[string][]byte{}
+		err := client.Scan(ctx, nil, nil, 0, func(key, value []byte) error {
+			there[string(key)] = bytes.Clone(value)
+			return nil
+		})
+		if err == nil || !endOfNode(err) || tries == 5 {
+			return there, err
+		}
+	}
 }
 
 // contents reads everything of a node that nobody writes to by a scan, and some of it again by

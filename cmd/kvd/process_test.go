@@ -334,6 +334,21 @@ func (l *lane) signal(s syscall.Signal) {
 	}
 }
 
+// await polls until done says so, for half a minute, which is far above what anything here takes. It
+// counts polls and not time, of which a machine that is suspended loses any amount.
+func (l *lane) await(done func() bool) bool {
+	for range 300_000 {
+		if done() {
+			return true
+		}
+		if l.t.Failed() {
+			return false
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return false
+}
+
 // pause sleeps up to d, for a random moment.
 func (l *lane) pause(d time.Duration) { time.Sleep(time.Duration(l.r.Int64N(int64(d)))) }
 

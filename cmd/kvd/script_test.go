@@ -89,8 +89,12 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 
 func startNode(args []string, logName string) (*runningNode, error) {
 	known := filepath.Join(filepath.Dir(logName), "known_nodes")
-	args = slices.Insert(slices.Clone(args), 1, "--known-nodes", known)
+	args = slices.Insert(slices.Clone(args), 1, "--known-nodes", known, "--with-stdin")
 	n := &runningNode{cmd: exec.Command("kvd", args...)}
+	// Never written to: it ends with this process, and the node with it.
+	if _, err := n.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	n.cmd.Env = withoutSettings(os.Environ())
 	log, err := os.OpenFile(logName, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
