@@ -17,11 +17,11 @@ var compactionInput = sstable.IterOptions{NoFill: true, ReadaheadBytes: 256 << 1
 
 // compactRetryMin and compactRetryMax bound the pause after a compaction that failed; it doubles as
 // long as they fail. One that the disk is too small for takes all the room that is left before it
-// fails, and for that time commits and flushes are refused: with one try a second writes went on up
-// to 8 s late, and stopped again.
+// fails, and for that time commits and flushes are refused: not too often, therefore. But until it
+// succeeds the pacer holds writers back: not too seldom either.
 const (
 	compactRetryMin = time.Second
-	compactRetryMax = 30 * time.Second
+	compactRetryMax = 10 * time.Second
 )
 
 // compactionGoroutines is how many compactions run at a time: half of the processors, because the
