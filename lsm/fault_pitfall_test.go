@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -246,11 +247,11 @@ func TestFilesStayWhenTheFateOfAnEditIsUnknown(t *testing.T) {
 }
 
 func testUnknownEdit(t *testing.T, do func(*DB) error, mode vfs.CrashMode) {
+	var mu sync.Mutex // files are made by several goroutines
 	made := make(map[string]bool)
-	note := func(o vfs.Op) {
-		if o.Kind.Writes() {
-			t.Log(o)
-		} // each number is given to one file
+	note := func(o vfs.Op) { // each number is given to one file
+		mu.Lock()
+		defer mu.Unlock()
 		name := o.Name
 		if o.Kind == vfs.OpRename {
 			name = o.NewName
@@ -265,14 +266,14 @@ func testUnknownEdit(t *testing.T, do func(*DB) error, mode vfs.CrashMode) {
 			made[key] = true
 		}
 	}
-	fail, past := false, false
+	var fail, past atomic.Bool
 	mem := vfs.NewMem()
 	open := func() *DB {
 		o := roomyOptions(vfs.NewFault(mem, func(o vfs.Op) error {
-			if !past {
+			if !past.Load() {
 				note(o)
 			}
-			if fail && o.Kind == vfs.OpSync && faultClassOf(o.Name) == classManifest {
+			if fail.Load() && o.Kind == vfs.OpSync && faultClassOf(o.Name) == classManifest {
 				return syscall.EIO
 			}
 			return nil
@@ -295,16 +296,18 @@ func testUnknownEdit(t *testing.T, do func(*DB) error, mode vfs.CrashMode) {
 			}
 		}
 	}
-	fail = true
+	fail.Store(true)
 	if err := do(db); !errors.Is(err, ErrReadOnly) {
 		t.Fatalf("the edit failed to sync: %v", err)
 	}
 	after := mem.Crash(nil, mode)
-	fail, past = false, true // what this life does now is not on the disk of the next
+	fail.Store(false)
+	past.Store(true) // what this life does now is not on the disk of the next
 	if err := db.Close(); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("Close: %v", err)
 	}
-	mem, past = after, false
+	mem = after
+	past.Store(false)
 	for life := range 3 {
 		db := open()
 		for i := range want {
