@@ -2,7 +2,6 @@ package netquic
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
@@ -16,6 +15,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -110,10 +110,15 @@ func ensureSecret(path string) ([]byte, error) {
 }
 
 func ensureKey(path, certPath string) (*ecdsa.PrivateKey, error) {
-	b, err := readPrivate(path)
+	key, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return createKey(path, certPath)
 	}
+	return key, err
+}
+
+func readKey(path string) (*ecdsa.PrivateKey, error) {
+	b, err := readPrivate(path)
 	if err != nil {
 		return nil, err
 	}
@@ -136,18 +141,14 @@ func ensureKey(path, certPath string) (*ecdsa.PrivateKey, error) {
 // key would silently break every client's pin.
 func createKey(path, certPath string) (*ecdsa.PrivateKey, error) {
 	if _, err := os.Stat(certPath); err == nil {
-		return nil, &IdentityError{path, "missing beside " + CertFile +
-			"; restore it, or delete " + CertFile + " for a new identity"}
+		cert := filepath.Base(certPath)
+		return nil, &IdentityError{path, "missing beside " + cert +
+			"; restore it, or delete " + cert + " for a new identity"}
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, b, err := generateKey()
 	if err != nil {
-		return nil, fmt.Errorf("netquic: %w", err)
+		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("netquic: %w", err)
-	}
-	b := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	return key, writeFile(path, b, 0o600)
 }
 
@@ -253,22 +254,24 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// tlsConfig is the server's. onWrongProtocol is called when a client offers no protocol of ours;
-// the handshake then fails by itself.
+// tlsConfig is the server's towards clients. onWrongProtocol is called when a client offers no
+// protocol of ours; the handshake then fails by itself.
 func (id *Identity) tlsConfig(onWrongProtocol func()) *tls.Config {
+	conf := id.baseConfig(Protocol)
+	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if !slices.Contains(hello.SupportedProtos, Protocol) {
+			onWrongProtocol()
+		}
+		return nil, nil
+	}
+	return conf
+}
+
+func (id *Identity) baseConfig(protocol string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		Certificates:           []tls.Certificate{id.cert},
-		NextProtos:             []string{Protocol},
+		NextProtos:             []string{protocol},
 		SessionTicketsDisabled: true, // clients reconnect rarely; every handshake is a full one
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			for _, p := range hello.SupportedProtos {
-				if p == Protocol {
-					return nil, nil
-				}
-			}
-			onWrongProtocol()
-			return nil, nil
-		},
 	}
 }
