@@ -236,7 +236,7 @@ func TestCallsAllocateNothing(t *testing.T) {
 		requests := &chunks{}
 		sl := &serverLane{c: conn, in: newFrameReader(requests, serverSide, s.o.MaxFrameBytes),
 			out: newGroupWriter(&sink{}, &conn.calls)}
-		sl.slow = stoppedTimer(func() {})
+		sl.slow.timer = stoppedTimer(func() {})
 		sess := &session{c: &Client{}}
 		responses := &chunks{}
 		cl := &clientLane{s: sess, in: newFrameReader(responses, clientSide, 9<<20),

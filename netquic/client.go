@@ -35,8 +35,11 @@ type Client struct {
 
 // NewClient makes a client of the server at addr (host:port). It does not connect yet.
 func NewClient(addr string, o Options) (*Client, error) {
-	if o.Pin == (Pin{}) && o.KnownServers == "" {
-		return nil, ErrNoPin
+	if o.Pin == (Pin{}) && o.KnownServers == "" && o.Authority == nil {
+		if o.ClientCert == nil {
+			return nil, ErrNoPin
+		}
+		o.Authority = o.ClientCert.authority
 	}
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return nil, fmt.Errorf("netquic: %w", err)
@@ -53,14 +56,18 @@ func NewClient(addr string, o Options) (*Client, error) {
 		addr:      addr,
 		o:         o,
 		transport: &quic.Transport{Conn: socket, ConnectionIDLength: connectionIDBytes},
-		verifier:  &verifier{addr: addr, pin: o.Pin, file: o.KnownServers},
+		verifier: &verifier{addr: addr, pin: o.Pin, authority: o.Authority,
+			file: o.KnownServers},
 	}
 	c.tls = &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		ServerName:         "kvd",
 		NextProtos:         []string{Protocol},
-		InsecureSkipVerify: true, // no authorities and no names: the pin decides, in the next line
+		InsecureSkipVerify: true, // the pin or the authority decides, in the next line
 		VerifyConnection:   c.verifier.verify,
+	}
+	if o.ClientCert != nil {
+		c.tls.Certificates = []tls.Certificate{o.ClientCert.cert}
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for range o.Connections {
@@ -99,6 +106,9 @@ func (c *Client) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 		resp, retry, err := s.lane().call(ctx, deadline, !has, req, dst)
 		if !retry {
 			return resp, err
+		}
+		if errors.Is(err, ErrCertRefused) {
+			return dst, &CallError{Addr: c.addr, Err: err}
 		}
 		c.counters.retries.Add(1)
 	}

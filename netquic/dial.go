@@ -152,7 +152,9 @@ func (l *link) dialLoop() {
 func isFinal(err error) bool {
 	var mismatch *PinMismatchError
 	var unknown *UnknownServerError
-	return errors.As(err, &mismatch) || errors.As(err, &unknown) ||
+	var cert *CertError
+	return errors.As(err, &mismatch) || errors.As(err, &unknown) || errors.As(err, &cert) ||
+		errors.Is(err, ErrCertRefused) ||
 		errors.Is(err, ErrWrongProtocol) || errors.Is(err, ErrClosed)
 }
 
@@ -204,8 +206,11 @@ func (c *Client) tryDial() (*session, error) {
 	return s, nil
 }
 
-// alertNoProtocol is the TLS alert no_application_protocol as a QUIC error code (RFC 9001, 4.8).
-const alertNoProtocol quic.TransportErrorCode = 0x100 + 120
+// TLS alerts as QUIC error codes (RFC 9001, 4.8).
+const (
+	alertBadCertificate quic.TransportErrorCode = 0x100 + 42 // what VerifyConnection refuses
+	alertNoProtocol     quic.TransportErrorCode = 0x100 + 120
+)
 
 func (c *Client) dialError(err error) error {
 	if c.ctx.Err() != nil {
@@ -215,7 +220,7 @@ func (c *Client) dialError(err error) error {
 	if errors.As(err, &te) && te.ErrorCode == alertNoProtocol {
 		return fmt.Errorf("%w (%s)", ErrWrongProtocol, c.addr)
 	}
-	return fmt.Errorf("netquic: connect to %s: %w", c.addr, err)
+	return fmt.Errorf("netquic: connect to %s: %w", c.addr, closeCause(err))
 }
 
 // probe finds out at once when nothing listens at addr, which QUIC by itself notices only when the

@@ -21,12 +21,13 @@ const (
 	ReasonSlowFrame    Reason = 6 // a frame was begun and not completed in time
 	ReasonSlowReader   Reason = 7 // answers were not taken in time
 	ReasonUnstarted    Reason = 8 // the server stopped, having executed nothing on this connection
-	reasonCount               = 9
+	ReasonReplaced     Reason = 9 // the peer has opened a newer connection
+	reasonCount               = 10
 )
 
 var reasonNames = [reasonCount]string{
 	"done", "shutdown", "frame too long", "unknown kind", "malformed frame", "truncated frame",
-	"slow frame", "slow reader", "unstarted",
+	"slow frame", "slow reader", "unstarted", "replaced",
 }
 
 func (r Reason) String() string {
@@ -53,7 +54,7 @@ var (
 	// ErrAnswerTooLarge says that the call was executed, but its answer exceeds the frame limit.
 	ErrAnswerTooLarge = errors.New("netquic: the answer exceeds the frame limit")
 	// ErrNoPin is returned by NewClient when the options give no way to know the server.
-	ErrNoPin = errors.New("netquic: neither Pin nor KnownServers given")
+	ErrNoPin = errors.New("netquic: no Pin, Authority or KnownServers given")
 
 	errDraining = errors.New("netquic: server shutting down")
 	errLaneDead = errors.New("netquic: lane ended")
@@ -122,6 +123,9 @@ func (e *SizeError) Error() string {
 // isUnstarted tells the ends of a connection by which the server says that it has executed nothing
 // on it: its handshake was refused, or it came while the server was shutting down.
 func isUnstarted(err error) bool {
+	if errors.Is(err, ErrCertRefused) {
+		return true
+	}
 	var te *quic.TransportError
 	if errors.As(err, &te) {
 		return te.Remote && te.ErrorCode == quic.ConnectionRefused
@@ -136,6 +140,10 @@ func closeCause(err error) error {
 	if errors.As(err, &app) {
 		return &CloseError{Reason: Reason(app.ErrorCode), Remote: app.Remote,
 			Detail: app.ErrorMessage}
+	}
+	var te *quic.TransportError
+	if errors.As(err, &te) && te.Remote && te.ErrorCode == alertBadCertificate {
+		return ErrCertRefused
 	}
 	return err
 }

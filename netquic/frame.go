@@ -9,6 +9,8 @@ import (
 const (
 	kindRequest  = 1 // client to server
 	kindResponse = 2 // server to client
+	kindMessage  = 3 // peer to peer: no answer
+	kindWelcome  = 4 // peer to the peer that has connected: it has been let in
 )
 
 // Status of a response: wire constants, never renumbered.
@@ -23,20 +25,34 @@ const (
 )
 
 const (
-	lengthBytes   = 4               // u32 length of everything after itself
-	prefixBytes   = 4 + 1 + 8       // length, kind, request id
-	requestBytes  = prefixBytes + 4 // ... and the milliseconds left
-	responseBytes = prefixBytes + 1 // ... and the status
-	errorBytes    = 4               // u32 code before the message of statusError
+	lengthBytes   = 4                // u32 length of everything after itself
+	messageBytes  = lengthBytes + 1  // ... and the kind
+	prefixBytes   = messageBytes + 8 // ... and the request id
+	requestBytes  = prefixBytes + 4  // ... and the milliseconds left
+	responseBytes = prefixBytes + 1  // ... and the status
+	errorBytes    = 4                // u32 code before the message of statusError
 )
 
-// side tells which kinds a lane's end accepts: a server reads requests, a client responses.
+// side tells which kind of frame an end accepts.
 type side uint8
 
 const (
 	serverSide side = kindRequest
 	clientSide side = kindResponse
+	peerSide   side = kindMessage
+	dialerSide side = kindWelcome
 )
+
+// head returns the size of the smallest frame the side accepts.
+func (s side) head() int {
+	switch s {
+	case serverSide:
+		return requestBytes
+	case clientSide:
+		return responseBytes
+	}
+	return messageBytes
+}
 
 // frame is one parsed frame. body points into the read buffer and is valid until it is refilled.
 type frame struct {
@@ -61,12 +77,9 @@ func (e *FrameError) Error() string {
 // as far as b tells. Length and kind are judged as soon as they are there, before any of the body
 // is waited for. No more than maxBytes are ever asked for.
 func parseFrame(b []byte, s side, maxBytes int) (f frame, n, need int, err error) {
+	head := s.head()
 	if len(b) < lengthBytes {
-		return f, 0, prefixBytes, nil
-	}
-	head := responseBytes
-	if s == serverSide {
-		head = requestBytes
+		return f, 0, min(head, prefixBytes), nil
 	}
 	length := int64(binary.LittleEndian.Uint32(b))
 	if length > int64(maxBytes-lengthBytes) {
@@ -83,8 +96,18 @@ func parseFrame(b []byte, s side, maxBytes int) (f frame, n, need int, err error
 	if len(b) < need {
 		return f, 0, need, nil
 	}
-	f.id = binary.LittleEndian.Uint64(b[lengthBytes+1:])
 	f.body = b[head:need:need]
+	switch s {
+	case peerSide:
+		return f, need, need, nil
+	case dialerSide:
+		if len(f.body) > 0 {
+			return frame{}, 0, 0, &FrameError{ReasonMalformed,
+				fmt.Sprintf("welcome followed by %d bytes", len(f.body))}
+		}
+		return f, need, need, nil
+	}
+	f.id = binary.LittleEndian.Uint64(b[messageBytes:])
 	if s == serverSide {
 		f.millis = binary.LittleEndian.Uint32(b[prefixBytes:])
 		return f, need, need, nil
@@ -115,6 +138,13 @@ func appendRequest(dst []byte, id uint64, millis uint32, body []byte) []byte {
 	dst = append(dst, kindRequest)
 	dst = binary.LittleEndian.AppendUint64(dst, id)
 	dst = binary.LittleEndian.AppendUint32(dst, millis)
+	return append(dst, body...)
+}
+
+// appendMessage appends a whole frame to a peer.
+func appendMessage(dst []byte, kind byte, body []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(messageBytes-lengthBytes+len(body)))
+	dst = append(dst, kind)
 	return append(dst, body...)
 }
 

@@ -18,6 +18,10 @@ type Metrics struct {
 	HandshakesFailed uint64 // by whatever cause, WrongProtocol included
 	WrongProtocol    uint64 // clients that offered another ALPN or none
 
+	// CertsRefused counts certificates of clients and peers by what was wrong with them. Those of
+	// peers that this end has dialled are among them.
+	CertsRefused map[string]uint64
+
 	Calls      uint64 // requests answered by the Handler
 	Inline     uint64 // of these, by TryCall
 	Overloaded uint64 // requests refused over MaxInFlight or MaxInFlightBytes
@@ -46,11 +50,14 @@ type counters struct {
 	accepted, refused, handshakesFailed, wrongProtocol atomic.Uint64
 	calls, inline, overloaded, drained, expired        atomic.Uint64
 	bytesIn, bytesOut                                  atomic.Uint64
-	closed                                             [closedCount]atomic.Uint64
+	certs                                              [certFaultCount]atomic.Uint64
+	closed                                             closeCounts
 }
 
-// countClosed counts the end of a connection by its cause.
-func (c *counters) countClosed(err error) {
+// closeCounts counts ended connections by their cause.
+type closeCounts [closedCount]atomic.Uint64
+
+func (c *closeCounts) count(err error) {
 	kind := uint64(closedTransport)
 	var app *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
@@ -62,7 +69,19 @@ func (c *counters) countClosed(err error) {
 	case errors.As(err, &idle):
 		kind = closedIdle
 	}
-	c.closed[kind].Add(1)
+	c[kind].Add(1)
+}
+
+func (c *closeCounts) byName() map[string]uint64 {
+	m := make(map[string]uint64, closedCount)
+	for i := range c {
+		name := Reason(i).String()
+		if i >= reasonCount {
+			name = closedNames[i-reasonCount]
+		}
+		m[name] = c[i].Load()
+	}
+	return m
 }
 
 // Metrics returns the counts of now.
@@ -83,14 +102,11 @@ func (s *Server) Metrics() Metrics {
 		Expired:          c.expired.Load(),
 		BytesIn:          c.bytesIn.Load(),
 		BytesOut:         c.bytesOut.Load(),
-		Closed:           make(map[string]uint64, closedCount),
+		CertsRefused:     make(map[string]uint64, certFaultCount),
+		Closed:           c.closed.byName(),
 	}
-	for i := range c.closed {
-		name := Reason(i).String()
-		if i >= reasonCount {
-			name = closedNames[i-reasonCount]
-		}
-		m.Closed[name] = c.closed[i].Load()
+	for i := range c.certs {
+		m.CertsRefused[CertFault(i).String()] = c.certs[i].Load()
 	}
 	return m
 }

@@ -7,8 +7,12 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Protocol is the ALPN name of this protocol. A wire constant: a changed format gets another name.
-const Protocol = "kvd-client/1"
+// The ALPN names of the protocols between a client and a server and between two servers. Wire
+// constants: a changed format gets another name.
+const (
+	Protocol     = "kvd-client/1"
+	PeerProtocol = "kvd-peer/1"
+)
 
 // Options of a Server or a Client. A zero field takes its default.
 type Options struct {
@@ -19,8 +23,14 @@ type Options struct {
 	// the server, 15 s at a client, which keeps its connections alive in a third of it.
 	IdleTimeout time.Duration
 
-	// Identity is the server's key and certificate. A server needs one.
+	// Identity is the server's key and certificate. A server needs one, or Cluster.
 	Identity *Identity
+	// Cluster makes the server a node of a cluster, known to its peers and its clients by the
+	// node's certificate.
+	Cluster *ClusterIdentity
+	// RequireClientCert lets a server with Cluster take calls only from clients, and nodes, with a
+	// certificate of the cluster.
+	RequireClientCert bool
 	// MaxConnections bounds the connections of a server, handshakes included. Default 1000.
 	MaxConnections int
 	// MaxInFlight bounds the calls of one connection waiting for or running in Handler.Call; one
@@ -35,8 +45,14 @@ type Options struct {
 	// 256 KiB written. Default 10 s.
 	FrameTimeout time.Duration
 
-	// Pin is the server's public key, as Identity.Pin gives it. It goes before KnownServers.
+	// Pin is the server's public key, as Identity.Pin gives it. It goes before Authority, and that
+	// before KnownServers.
 	Pin Pin
+	// Authority of a cluster, to any of whose nodes the client then connects. Default that of
+	// ClientCert, when no other way to know the server is given.
+	Authority *Authority
+	// ClientCert is shown to servers that require one.
+	ClientCert *ClientIdentity
 	// KnownServers names a file of "address pin" lines. An unknown server on a loopback address is
 	// added at first contact; any other one is refused until its line is there.
 	KnownServers string

@@ -2,6 +2,7 @@ package netquic
 
 import (
 	"io"
+	"time"
 )
 
 const (
@@ -71,3 +72,33 @@ func (r *frameReader) next() (f frame, ok bool, err error) {
 
 // partial returns how many bytes of an incomplete frame are held.
 func (r *frameReader) partial() int { return r.w - r.r }
+
+// slowFrame is a timer that runs while a frame is incomplete: it gives it the limit from its first
+// byte, and again for every 64 KiB of it that arrive. A timer of its own, because a read deadline
+// would cost an allocation and two locks per read.
+type slowFrame struct {
+	timer *time.Timer
+	limit time.Duration
+	armed bool
+	kept  int // bytes of the incomplete frame when the timer was last set
+}
+
+// whole notes that a frame is complete: what is behind it is new, and this end may be slow now.
+func (s *slowFrame) whole() {
+	if s.armed {
+		s.timer.Stop()
+		s.armed = false
+	}
+}
+
+// rest notes that n bytes of an incomplete frame are held.
+func (s *slowFrame) rest(n int) {
+	switch {
+	case n == 0:
+		s.whole()
+	case !s.armed || n < s.kept || n >= s.kept+readBufferBytes:
+		s.timer.Reset(s.limit)
+		s.armed = true
+		s.kept = n
+	}
+}

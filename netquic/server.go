@@ -41,6 +41,8 @@ type Server struct {
 	listener  *quic.Listener
 	handler   Handler // fixed by Serve
 
+	peers atomic.Pointer[Peers] // set once, by StartPeers
+
 	// Own synchronisation.
 	counters   counters
 	workers    workers
@@ -59,8 +61,14 @@ type Server struct {
 
 // Listen opens the UDP port of a server. Connections are taken once Serve runs.
 func Listen(addr string, o Options) (*Server, error) {
+	if o.Cluster != nil {
+		o.Identity = &o.Cluster.Identity
+	}
 	if o.Identity == nil {
 		return nil, errors.New("netquic: Options.Identity is missing")
+	}
+	if o.RequireClientCert && o.Cluster == nil {
+		return nil, errors.New("netquic: Options.RequireClientCert without Options.Cluster")
 	}
 	o = o.withDefaults(30 * time.Second)
 	socket, err := o.listenSocket(addr)
@@ -87,8 +95,8 @@ func Listen(addr string, o Options) (*Server, error) {
 	conf := o.quicConfig()
 	conf.MaxIncomingStreams = maxLanes
 	conf.RequireStreamCreditRelease = true // never released: no more lanes by ending old ones
-	onWrongProtocol := func() { s.counters.wrongProtocol.Add(1) }
-	s.listener, err = s.transport.Listen(o.Identity.tlsConfig(onWrongProtocol), conf)
+	conf.EnableDatagrams = o.Cluster != nil
+	s.listener, err = s.transport.Listen(s.tlsConfig(), conf)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("netquic: listen %s: %w", addr, err), socket.Close())
 	}
@@ -104,7 +112,7 @@ func (s *Server) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context
 		return nil, errDraining
 	}
 	c := &s.counters
-	if c.connections.Add(1) > int64(s.o.MaxConnections) {
+	if c.connections.Add(1) > s.maxConnections() {
 		c.connections.Add(-1)
 		c.refused.Add(1)
 		return nil, errors.New("netquic: too many connections")
@@ -181,6 +189,10 @@ func (s *Server) accept() error {
 		if a, ok := qc.Context().Value(admissionKey{}).(*admission); ok {
 			a.accepted()
 		}
+		if qc.ConnectionState().TLS.NegotiatedProtocol == PeerProtocol {
+			s.peers.Load().accept(qc)
+			continue
+		}
 		c := newServerConn(s, qc)
 		s.mu.Lock()
 		if s.draining.Load() { // before mu was taken: else drain sees the connection
@@ -210,8 +222,9 @@ func (s *Server) leave() {
 }
 
 // Shutdown stops the server: from now on calls and connections are refused, which clients retry
-// elsewhere or later; calls that run are finished and their answers delivered; then connections
-// are closed with ReasonShutdown and the port is released. When ctx ends first the rest is cut
+// elsewhere or later; calls that run are finished and their answers delivered; then messages to
+// peers that are queued are sent, connections are closed with ReasonShutdown, and the port is
+// released. When ctx ends first the rest is cut
 // off, and its error returned. Further calls wait for the first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
@@ -230,6 +243,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.listener.Close()
 	for _, c := range s.connections() {
 		c.close(ReasonShutdown, "")
+	}
+	if p := s.peers.Load(); p != nil {
+		p.close(ctx)
 	}
 	s.wg.Wait()
 	s.workers.stop()

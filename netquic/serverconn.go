@@ -57,7 +57,7 @@ func (c *serverConn) run() {
 	}
 	<-c.ctx.Done()
 	c.answers.wake()
-	c.s.counters.countClosed(context.Cause(c.ctx))
+	c.s.counters.closed.count(context.Cause(c.ctx))
 	c.s.forget(c)
 }
 
@@ -110,11 +110,9 @@ type serverLane struct {
 	out    *groupWriter
 
 	// Of the reading goroutine.
-	answers []byte      // of the current read batch, not yet queued
-	count   int         // of answers
-	slow    *time.Timer // runs while a frame is incomplete
-	armed   bool
-	kept    int // bytes of the incomplete frame when slow was last set
+	answers []byte // of the current read batch, not yet queued
+	count   int    // of answers
+	slow    slowFrame
 }
 
 func newServerLane(c *serverConn, stream *quic.Stream) *serverLane {
@@ -123,7 +121,8 @@ func newServerLane(c *serverConn, stream *quic.Stream) *serverLane {
 	l.out = newGroupWriter(stream, &c.calls)
 	l.out.limit = c.s.o.FrameTimeout
 	l.out.stall = stoppedTimer(func() { c.close(ReasonSlowReader, "") })
-	l.slow = stoppedTimer(func() { c.close(ReasonSlowFrame, "") })
+	l.slow.limit = c.s.o.FrameTimeout
+	l.slow.timer = stoppedTimer(func() { c.close(ReasonSlowFrame, "") })
 	return l
 }
 
@@ -144,7 +143,7 @@ func (l *serverLane) write() {
 // read is the reading goroutine.
 func (l *serverLane) read() {
 	defer l.c.s.wg.Done()
-	defer l.slow.Stop()
+	defer l.slow.timer.Stop()
 	for {
 		n, err := l.in.fill()
 		if err != nil {
@@ -191,10 +190,7 @@ func (l *serverLane) batch(now time.Time) error {
 		if !ok {
 			break
 		}
-		if l.armed { // its frame is whole; what is behind is new, and this end may be slow now
-			l.slow.Stop()
-			l.armed = false
-		}
+		l.slow.whole()
 		l.count++
 		switch {
 		case draining:
@@ -218,7 +214,7 @@ func (l *serverLane) batch(now time.Time) error {
 		}
 	}
 	l.flush()
-	l.watch()
+	l.slow.rest(l.in.partial())
 	if calls > 0 {
 		s.counters.calls.Add(calls)
 	}
@@ -279,22 +275,5 @@ func (l *serverLane) flush() {
 	l.count = 0
 	if cap(l.answers) > retainBufferBytes {
 		l.answers = nil
-	}
-}
-
-// watch gives an incomplete frame FrameTimeout from its first byte, and again for every 64 KiB of
-// it that arrive. A frame that begins behind one completed by the same read starts afresh: batch
-// has stopped the timer. A timer of its own, because a read deadline would cost an allocation and
-// two locks per read.
-func (l *serverLane) watch() {
-	n := l.in.partial()
-	switch {
-	case n == 0 && l.armed:
-		l.slow.Stop()
-		l.armed = false
-	case n > 0 && (!l.armed || n < l.kept || n >= l.kept+readBufferBytes):
-		l.slow.Reset(l.c.s.o.FrameTimeout)
-		l.armed = true
-		l.kept = n
 	}
 }

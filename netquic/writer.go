@@ -31,6 +31,7 @@ type groupWriter struct {
 	work  sync.Cond // the writing goroutine waits here
 	out   []byte
 	spare []byte // the previous batch's buffer
+	given int    // bytes of the batch that is being written
 	sends int    // that make up out
 	hasty int    // batches to take without a yield
 	taken uint64 // batches given to the stream; a frame of batch n is unsent while n == taken
@@ -73,12 +74,14 @@ func (w *groupWriter) run() error {
 		batch := w.out
 		w.out, w.spare, w.sends = w.spare[:0], nil, 0
 		w.taken++
+		w.given = len(batch)
 		w.roomLocked()
 		w.mu.Unlock()
 
 		err := w.write(batch)
 
 		w.mu.Lock()
+		w.given = 0
 		if err != nil {
 			w.dieLocked()
 			w.mu.Unlock()
@@ -149,6 +152,28 @@ func (w *groupWriter) send(b []byte) {
 		w.work.Signal()
 	}
 	w.mu.Unlock()
+}
+
+// tryMessage queues the frame of a message to a peer unless it would then hold more than budget
+// bytes, what is being written included. It never waits. One message always finds room.
+func (w *groupWriter) tryMessage(msg []byte, budget int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	held := len(w.out) + w.given
+	if w.state != writerOpen || held > 0 && held+messageBytes+len(msg) > budget {
+		return false
+	}
+	w.out = appendMessage(w.out, kindMessage, msg)
+	w.sends++
+	w.work.Signal()
+	return true
+}
+
+// queued returns how many bytes are held.
+func (w *groupWriter) queued() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.out) + w.given
 }
 
 // sendSwap queues b, which holds n answers, like send, and returns a buffer to gather the next
