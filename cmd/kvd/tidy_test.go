@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"lsm": {
 		"golang.org/x/sys/unix", "kvd/compaction", "kvd/lsm/vfs", "kvd/sstable", "kvd/wal",
 	},
-	"replication": {"kvd/lsm"},
+	"replication": {"github.com/cespare/xxhash/v2", "kvd/lsm"},
 	"netquic":     {"github.com/quic-go/quic-go"},
 	"bench":       {"github.com/HdrHistogram/hdrhistogram-go"},
 }
@@ -46,6 +46,8 @@ var pure = []string{
 	"compaction/picker.go", "compaction/targets.go", "compaction/reduce.go", "compaction/debt.go",
 	"compaction/pace.go", "compaction/manual.go", "compaction/levels.go", "compaction/job.go",
 	"lsm/edit.go", "lsm/batch.go",
+	"replication/ring.go", "replication/placement.go", "replication/shares.go",
+	"replication/assign.go", "replication/merkle.go",
 }
 
 type source struct {
