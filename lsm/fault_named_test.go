@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -21,6 +22,7 @@ import (
 type failingFS struct {
 	*vfs.Fault
 	mem   *vfs.Mem
+	mu    sync.Mutex // held by match
 	match func(vfs.Op) error
 	armed atomic.Bool
 }
@@ -28,10 +30,12 @@ type failingFS struct {
 func newFailingFS(match func(vfs.Op) error) *failingFS {
 	f := &failingFS{mem: vfs.NewMem(), match: match}
 	f.Fault = vfs.NewFault(f.mem, func(o vfs.Op) error {
-		if f.armed.Load() {
-			return f.match(o)
+		if !f.armed.Load() {
+			return nil
 		}
-		return nil
+		f.mu.Lock() // operations come from several goroutines
+		defer f.mu.Unlock()
+		return f.match(o)
 	})
 	return f
 }

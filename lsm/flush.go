@@ -117,7 +117,7 @@ func (db *DB) retireSegments(number uint64) {
 	if err == nil {
 		err = db.segments.retire(number)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, wal.ErrClosed) { // Close may come before this
 		db.log.Warn("cannot reuse a log segment", "segment", number, "error", err)
 	}
 }
