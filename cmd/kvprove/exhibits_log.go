@@ -119,7 +119,7 @@ var logExhibits = []exhibit{
 				"\tdb.retireSegments(m.segment)\n\tif err := db.install(e, m); err != nil {"},
 			{"lsm/flush.go", "\tdb.retireSegments(m.segment)\n\treturn nil", "\treturn nil"},
 		},
-		pkg: "./lsm", run: crashTests,
+		pkg: "./lsm", run: crashTests, budget: searchBudget,
 	},
 	{
 		name:  "live-log-removed",

@@ -16,7 +16,7 @@ var tableExhibits = []exhibit{
 		edits: []edit{{"sstable/format.go",
 			"{ return uid ^ offset*0x9e3779b97f4a7c15 }",
 			"{ return 0 }"}},
-		pkg: "./lsm", run: damageTests,
+		pkg: "./lsm", run: damageTests, budget: searchBudget,
 	},
 	{
 		name:  "filter-false-negative",
@@ -76,7 +76,7 @@ var nodeExhibits = []exhibit{
 		edits: []edit{{"replication/node.go",
 			"return dst, n.db.Put(r.key, r.value, r.durability)",
 			"return dst, n.db.Put(r.key, r.value, lsm.NoSync)"}},
-		pkg: "./cmd/kvd", run: "^TestProcess",
+		pkg: "./cmd/kvd", run: "^TestProcess", budget: searchBudget,
 	},
 	{
 		name:  "node-exits-without-close",
@@ -84,6 +84,6 @@ var nodeExhibits = []exhibit{
 		edits: []edit{{"cmd/kvd/serve.go",
 			"defer func() { err = errors.Join(err, db.Close()) }()",
 			"defer func() { err = errors.Join(err, nil) }()"}},
-		pkg: "./cmd/kvd", run: "^TestProcess",
+		pkg: "./cmd/kvd", run: "^TestProcess", budget: searchBudget,
 	},
 }

@@ -36,6 +36,9 @@ type edit struct {
 // exhibitBudget is enough for most: the everyday form of a test on a busy machine.
 const exhibitBudget = time.Minute
 
+// searchBudget is for bugs that show only now and then: the tests go on with fresh seeds.
+const searchBudget = 2 * time.Minute
+
 func exhibits() []exhibit {
 	var all []exhibit
 	for _, room := range [][]exhibit{logExhibits, engineExhibits, tableExhibits, nodeExhibits} {
