@@ -192,7 +192,6 @@ type peerLink struct {
 	lanes  [peerLanes]*groupWriter
 	budget [peerLanes]int
 	gossip chan []byte // nil: the peer takes no datagrams
-	busy   [peerLanes]atomic.Int64
 }
 
 func newPeerLink(pr *peer, qc *quic.Conn) (*peerLink, error) {
@@ -205,7 +204,7 @@ func newPeerLink(pr *peer, qc *quic.Conn) (*peerLink, error) {
 		if Class(i) == Bulk {
 			stream.SetPriority(bulkUrgency, true)
 		}
-		l.lanes[i] = newGroupWriter(&countedStream{stream, &pr.p.counters.bytesOut}, &l.busy[i])
+		l.lanes[i] = newGroupWriter(&countedStream{stream, &pr.p.counters.bytesOut}, nil)
 		l.lanes[i].limit = pr.p.s.o.FrameTimeout
 		l.lanes[i].stall = stoppedTimer(func() { l.close(ReasonSlowReader, "") })
 	}

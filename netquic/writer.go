@@ -25,7 +25,7 @@ type groupWriter struct {
 	dst   io.WriteCloser
 	stall *time.Timer   // fires when the peer does not take a Write in time; nil: never
 	limit time.Duration // how long one Write may take
-	calls *atomic.Int64 // in flight on the connection: whether a group may gather
+	calls *atomic.Int64 // in flight on the connection: whether a group may gather; or nil
 
 	mu    sync.Mutex
 	work  sync.Cond // the writing goroutine waits here
@@ -33,6 +33,7 @@ type groupWriter struct {
 	spare []byte // the previous batch's buffer
 	given int    // bytes of the batch that is being written
 	sends int    // that make up out
+	last  int    // that made up the previous batch
 	hasty int    // batches to take without a yield
 	taken uint64 // batches given to the stream; a frame of batch n is unsent while n == taken
 	state writerState
@@ -72,6 +73,7 @@ func (w *groupWriter) run() error {
 			return w.dst.Close()
 		}
 		batch := w.out
+		w.last = w.sends
 		w.out, w.spare, w.sends = w.spare[:0], nil, 0
 		w.taken++
 		w.given = len(batch)
@@ -107,7 +109,7 @@ func (w *groupWriter) gatherLocked() {
 		return
 	}
 	for range gatherYields {
-		if w.sends <= 1 && w.calls.Load() <= 1 {
+		if w.sends <= 1 && !w.crowdedLocked() {
 			return
 		}
 		w.mu.Unlock()
@@ -120,6 +122,15 @@ func (w *groupWriter) gatherLocked() {
 			return
 		}
 	}
+}
+
+// crowdedLocked tells whether more is to be expected behind the first one that is queued. Messages
+// that are not answered leave no calls in flight: as many came of late, as many will come.
+func (w *groupWriter) crowdedLocked() bool {
+	if w.calls == nil {
+		return w.last > 1
+	}
+	return w.calls.Load() > 1
 }
 
 func (w *groupWriter) write(b []byte) error {
