@@ -37,6 +37,8 @@ var golden = []struct {
 		frame{id: 0x100003, status: statusExpired, body: []byte{}}},
 	{"too large", clientSide, "0a000000 02 0300100000000000 05",
 		frame{id: 0x100003, status: statusTooLarge, body: []byte{}}},
+	{"message", peerSide, "03000000 03 6869", frame{body: []byte("hi")}},
+	{"welcome", dialerSide, "01000000 04", frame{body: []byte{}}},
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -53,6 +55,8 @@ func encode(s side, f frame) []byte {
 	switch {
 	case s == serverSide:
 		return appendRequest(nil, f.id, f.millis, f.body)
+	case s == peerSide || s == dialerSide:
+		return appendMessage(nil, byte(s), f.body)
 	case f.status == statusOK:
 		b := append(openResponse(nil, f.id, statusOK), f.body...)
 		closeResponse(b, 0)
@@ -97,6 +101,13 @@ func TestBadFrames(t *testing.T) {
 		{"too long for an answer", clientSide, "fd0f0000", ReasonFrameTooLong},
 		{"kind 0", serverSide, "0f000000 00", ReasonUnknownKind},
 		{"kind 3", serverSide, "0f000000 03", ReasonUnknownKind},
+		{"4 GiB to a peer", peerSide, "ffffffff", ReasonFrameTooLong},
+		{"one over the limit to a peer", peerSide, "fd0f0000 03", ReasonFrameTooLong},
+		{"request to a peer", peerSide, "0f000000 01", ReasonUnknownKind},
+		{"message to a server", serverSide, "0f000000 03", ReasonUnknownKind},
+		{"no kind to a peer", peerSide, "00000000 03", ReasonMalformed},
+		{"message for a welcome", dialerSide, "01000000 03", ReasonUnknownKind},
+		{"bytes behind a welcome", dialerSide, "02000000 04 00", ReasonMalformed},
 		{"answer to a server", serverSide, "0f000000 02", ReasonUnknownKind},
 		{"request to a client", clientSide, "0f000000 01", ReasonUnknownKind},
 		{"empty", serverSide, "00000000", ReasonMalformed},
@@ -119,7 +130,7 @@ func TestBadFrames(t *testing.T) {
 // FuzzFrame feeds arbitrary bytes in arbitrary pieces: no panic, no frame above the limit, no
 // buffer beyond what has arrived, and what is accepted encodes to the very bytes it came from.
 func FuzzFrame(f *testing.F) {
-	for _, g := range golden {
+	for _, g := range golden[:len(golden)-2] {
 		f.Add(unhex(f, g.hex), g.side == serverSide, uint64(1))
 	}
 	f.Add(unhex(f, "ffffffff01"), true, uint64(2))
@@ -129,43 +140,65 @@ func FuzzFrame(f *testing.F) {
 		if server {
 			s = serverSide
 		}
-		src := &pieces{data: data, rng: rand.New(rand.NewPCG(seed, 0))}
-		r := newFrameReader(src, s, testMaxFrame)
-		var accepted []byte
+		readFrames(t, data, s, seed)
+	})
+}
+
+// FuzzPeerFrame is FuzzFrame for what peers send.
+func FuzzPeerFrame(f *testing.F) {
+	for _, g := range golden[len(golden)-2:] {
+		f.Add(unhex(f, g.hex), g.side == peerSide, uint64(1))
+	}
+	f.Add(unhex(f, "0300000003686901000000030100000003"), true, uint64(2))
+	f.Add(unhex(f, "ffffffff03"), true, uint64(3))
+	f.Add(unhex(f, "ff0f000003"), true, uint64(4))
+	f.Fuzz(func(t *testing.T, data []byte, message bool, seed uint64) {
+		s := dialerSide
+		if message {
+			s = peerSide
+		}
+		readFrames(t, data, s, seed)
+	})
+}
+
+// readFrames reads data in random pieces as one side would, and checks all there is to check.
+func readFrames(t *testing.T, data []byte, s side, seed uint64) {
+	src := &pieces{data: data, rng: rand.New(rand.NewPCG(seed, 0))}
+	r := newFrameReader(src, s, testMaxFrame)
+	var accepted []byte
+	for {
+		n, err := r.fill()
+		if err != nil {
+			break
+		}
+		if limit := max(readBufferBytes, 2*n); len(r.buf) > limit {
+			t.Fatalf("buffer of %d bytes", len(r.buf))
+		}
 		for {
-			n, err := r.fill()
+			f, ok, err := r.next()
 			if err != nil {
+				var fe *FrameError
+				if !errors.As(err, &fe) || fe.Reason >= reasonCount {
+					t.Fatalf("untyped error %v", err)
+				}
+				return
+			}
+			if !ok {
 				break
 			}
-			if limit := max(readBufferBytes, 2*n); len(r.buf) > limit {
-				t.Fatalf("buffer of %d bytes", len(r.buf))
+			b := encode(s, f)
+			if len(b) > testMaxFrame {
+				t.Fatalf("frame of %d bytes", len(b))
 			}
-			for {
-				f, ok, err := r.next()
-				if err != nil {
-					var fe *FrameError
-					if !errors.As(err, &fe) || fe.Reason >= reasonCount {
-						t.Fatalf("untyped error %v", err)
-					}
-					return
-				}
-				if !ok {
-					break
-				}
-				b := encode(s, f)
-				if len(b) > testMaxFrame {
-					t.Fatalf("frame of %d bytes", len(b))
-				}
-				accepted = append(accepted, b...)
-			}
-			if !bytes.HasPrefix(data, accepted) {
-				t.Fatalf("accepted %x\n of %x", accepted, data)
-			}
+			accepted = append(accepted, b...)
 		}
-		if len(accepted)+r.partial() != len(data) {
-			t.Fatalf("%d accepted, %d held, of %d", len(accepted), r.partial(), len(data))
+		if !bytes.HasPrefix(data, accepted) {
+			t.Fatalf("accepted %x\n of %x", accepted, data)
 		}
-	})
+	}
+	if len(accepted)+r.partial() != len(data) {
+		t.Fatalf("%d accepted, %d held, of %d", len(accepted), r.partial(), len(data))
+	}
 }
 
 // pieces is a reader that returns its data in pieces of random size.

@@ -81,7 +81,7 @@ func (c *peerConn) readDatagrams() {
 		}
 		c.p.counters.bytesIn.Add(uint64(len(b)))
 		f, n, _, err := parseFrame(b, peerSide, c.p.s.o.MaxFrameBytes)
-		if err == nil && n != len(b) {
+		if err == nil && (n == 0 || n != len(b)) {
 			err = &FrameError{ReasonMalformed, "a datagram that is not one frame"}
 		}
 		if err != nil {

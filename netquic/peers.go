@@ -47,8 +47,8 @@ type PeerOptions struct {
 	// RequestBytes and BulkBytes bound what is queued for one peer and not yet taken by QUIC, the
 	// frames' heads included; one message is queued whatever its size. Default 8 MiB each.
 	RequestBytes, BulkBytes int
-	// IdleTimeout is how long nothing may come from a peer before it is given up; in a third of it
-	// there is always something. Default 5 s.
+	// IdleTimeout is how long nothing may come from a peer before it is given up. When there is
+	// nothing to send, a third of it may pass before the peer is asked for a sign. Default 5 s.
 	IdleTimeout time.Duration
 }
 
