@@ -13,13 +13,15 @@ import (
 
 const testMaxFrame = 1 << 12
 
-// golden frames: the worked bytes of doc.go and docs/wire.md.
-var golden = []struct {
+type goldenFrame struct {
 	name string
 	side side
 	hex  string
 	f    frame
-}{
+}
+
+// golden frames: the worked bytes of doc.go and docs/wire.md.
+var golden = []goldenFrame{
 	{"request", serverSide,
 		"0f000000 01 0300100000000000 88130000 6869",
 		frame{id: 0x100003, millis: 5000, body: []byte("hi")}},

@@ -295,7 +295,7 @@ func TestPeerThatHangs(t *testing.T) {
 	const budget = 1 << 20
 	nodes := cluster(t, 2, Options{}, PeerOptions{RequestBytes: budget, BulkBytes: budget})
 	release := make(chan struct{})
-	nodes[1].in.hook = func(string, []byte) { <-release }
+	nodes[1].in.handle(func(string, []byte) { <-release })
 	defer close(release)
 	p := nodes[0].peers
 	start := heap()
@@ -332,7 +332,7 @@ func TestPeerThatHangs(t *testing.T) {
 func TestPeerThatHangsIsGivenUp(t *testing.T) {
 	nodes := cluster(t, 2, Options{FrameTimeout: 300 * time.Millisecond}, PeerOptions{})
 	release := make(chan struct{})
-	nodes[1].in.hook = func(string, []byte) { <-release }
+	nodes[1].in.handle(func(string, []byte) { <-release })
 	defer close(release)
 	eventually(t, func() any { return nodes[0].peers.Metrics() }, func() bool {
 		for nodes[0].peers.Send("n1", Request, make([]byte, 100000)) {
@@ -349,7 +349,7 @@ func TestPeerThatHangsIsGivenUp(t *testing.T) {
 func TestBulkGivesWay(t *testing.T) {
 	nodes := cluster(t, 2, Options{}, PeerOptions{})
 	var got [2]atomic.Int64
-	nodes[1].in.hook = func(_ string, msg []byte) { got[msg[0]].Add(1) }
+	nodes[1].in.handle(func(_ string, msg []byte) { got[msg[0]].Add(1) })
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for class := range 2 {

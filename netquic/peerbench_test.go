@@ -40,14 +40,14 @@ func benchPeerSend(b *testing.B, senders int, paced bool) {
 	var received atomic.Int64
 	all := make(chan struct{}, 1)
 	goal := int64(0)
-	nodes[1].in.hook = func(_ string, msg []byte) {
+	nodes[1].in.handle(func(_ string, msg []byte) {
 		if paced {
 			arrived[msg[0]] <- struct{}{}
 		}
 		if received.Add(1) == goal {
 			all <- struct{}{}
 		}
-	}
+	})
 	run := func(n int64) {
 		goal = n
 		received.Store(0)

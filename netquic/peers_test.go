@@ -22,8 +22,11 @@ type inbox struct {
 }
 
 func (b *inbox) HandlePeer(from string, msg []byte) {
-	if b.hook != nil {
-		b.hook(from, msg)
+	b.mu.Lock()
+	hook := b.hook
+	b.mu.Unlock()
+	if hook != nil {
+		hook(from, msg)
 		return
 	}
 	b.mu.Lock()
@@ -32,6 +35,13 @@ func (b *inbox) HandlePeer(from string, msg []byte) {
 		b.messages = map[string][][]byte{}
 	}
 	b.messages[from] = append(b.messages[from], bytes.Clone(msg))
+}
+
+// handle hands messages on from now on instead of keeping them.
+func (b *inbox) handle(hook func(from string, msg []byte)) {
+	b.mu.Lock()
+	b.hook = hook
+	b.mu.Unlock()
 }
 
 func (b *inbox) PeerUp(name string) { b.event("up " + name) }

@@ -47,7 +47,7 @@ func TestPeersArePartitioned(t *testing.T) {
 		}
 		sent := time.Now()
 		var arrived atomic.Int64
-		nodes[1].in.hook = func(string, []byte) { arrived.Store(int64(time.Since(sent))) }
+		nodes[1].in.handle(func(string, []byte) { arrived.Store(int64(time.Since(sent))) })
 		nodes[0].peers.Send("n1", Request, []byte("x"))
 		time.Sleep(time.Second)
 		if took := time.Duration(arrived.Load()); took < simRTT/2 || took > simRTT/2+2*time.Millisecond {
