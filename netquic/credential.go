@@ -53,12 +53,13 @@ type CertError struct {
 	Detail string
 }
 
-func (e *CertError) Error() string {
-	s := "netquic: certificate refused: " + e.Fault.String()
-	if e.Detail != "" {
-		s += " (" + e.Detail + ")"
+func (e *CertError) Error() string { return "netquic: certificate refused: " + e.reason() }
+
+func (e *CertError) reason() string {
+	if e.Detail == "" {
+		return e.Fault.String()
 	}
-	return s
+	return e.Fault.String() + " (" + e.Detail + ")"
 }
 
 // ErrCertRefused says that the other end has refused this one's certificate, or wants one and got
@@ -226,11 +227,12 @@ func loadMember(dir, name string, want Role) (*Authority, tls.Certificate, error
 		return nil, none, &IdentityError{path, "not the certificate of " + name + ".key"}
 	}
 	role, holder, err := a.check(leaf, time.Now())
-	if fault, ok := errors.AsType[*CertError](err); ok && fault.Fault == CertExpired {
-		return nil, none, &IdentityError{path, fault.Error() + "; delete it and have it made anew"}
-	}
-	if err != nil {
-		return nil, none, &IdentityError{path, err.Error()}
+	if fault, ok := errors.AsType[*CertError](err); ok {
+		reason := fault.reason()
+		if fault.Fault == CertExpired {
+			reason += "; delete it and have it made anew, the key stays"
+		}
+		return nil, none, &IdentityError{path, reason}
 	}
 	if holder != name || role != want && role != RoleNode {
 		return nil, none, &IdentityError{path, fmt.Sprintf(

@@ -323,8 +323,8 @@ func TestPeerRestarts(t *testing.T) {
 				begun := time.Now()
 				b = startNode(t, addr, o, b.peers.o, &inbox{})
 				// The restarted node is told at the first packet that the old connection is gone.
-				waitPeers(t, a, func(m PeerMetrics) bool {
-					return m.Dials >= uint64(round+2) && m.Connected == 1 && m.Incoming == 1
+				waitPeers(t, b, func(m PeerMetrics) bool {
+					return strings.Count(a.in.history(), "up n1") == round+2 && m.Connected == 1
 				})
 				if d := time.Since(begun); d > 4*time.Second {
 					t.Errorf("reconnected after %v", d)
