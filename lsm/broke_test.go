@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -378,6 +380,51 @@ func TestStateTellsThatTheLogFailed(t *testing.T) {
 		if err := db.Close(); !errors.Is(err, syscall.EIO) {
 			t.Errorf("Close: %v", err)
 		}
+	})
+}
+
+// A Close while a flush was at its end closed the log segment that the flush no longer needed, and
+// the flush reported that it could not be used again, as if something were wrong.
+func TestCloseAmidAFlushIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var armed atomic.Bool
+		var atEdit, closes sync.Once
+		amid, logClosed := make(chan struct{}), make(chan struct{})
+		mem, told := vfs.NewMem(), new(crashLog)
+		o := roomyOptions(vfs.NewFault(mem, func(o vfs.Op) error {
+			switch {
+			case !armed.Load():
+			case o.Kind == vfs.OpClose && strings.Contains(o.Name, logSuffix):
+				closes.Do(func() { close(logClosed) })
+			case o.Kind == vfs.OpSync && strings.Contains(o.Name, manifestPrefix):
+				atEdit.Do(func() { close(amid); <-logClosed })
+			}
+			return nil
+		}))
+		o.Logger = slog.New(told)
+		db := mustOpen(t, "data", o)
+		if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
+			t.Fatal(err)
+		}
+		armed.Store(true)
+		flushed := make(chan error)
+		go func() { flushed <- db.Flush() }()
+		<-amid
+		mustClose(t, db)
+		if err := <-flushed; err != nil && !errors.Is(err, ErrClosed) { // who looks first?
+			t.Errorf("Flush: %v", err)
+		}
+		if err := told.err(); err != nil {
+			t.Error(err)
+		}
+		db = mustOpen(t, "data", roomyOptions(mem))
+		if v, err := db.Get([]byte("k")); err != nil || string(v) != "v" {
+			t.Errorf("%q, %v", v, err)
+		}
+		if err := db.Check(); err != nil {
+			t.Error(err)
+		}
+		mustClose(t, db)
 	})
 }
 
