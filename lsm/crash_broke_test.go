@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"sync"
 	"testing"
 
 	"kvd/lsm/vfs"
@@ -19,8 +20,11 @@ func TestCurrentUnderTwoNamesAfterCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk := mem.Crash(nil, vfs.KeepAll)
+	var mu sync.Mutex // operations come from several goroutines
 	var images []*vfs.Mem
 	mustClose(t, mustOpen(t, "data", tinyOptions(vfs.NewFault(disk, func(vfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		images = append(images, disk.Crash(nil, vfs.KeepAll))
 		return nil
 	}))))

@@ -44,8 +44,11 @@ func TestReadErrorDuringReplayIsNoEndOfTheLog(t *testing.T) {
 	for nth := 1; ; nth++ {
 		for _, half := range []bool{false, true} {
 			copied, n := disk.Crash(nil, vfs.KeepAll), 0
+			var mu sync.Mutex // an Open that succeeds has several goroutines
 			var failed vfs.Op
-			_, err := open(vfs.NewFault(copied, func(o vfs.Op) error {
+			opened, err := open(vfs.NewFault(copied, func(o vfs.Op) error {
+				mu.Lock()
+				defer mu.Unlock()
 				class := faultClassOf(o.Name)
 				if n++; o.Kind != vfs.OpReadAt || class == classTable || half && class != classLog {
 					n--
@@ -56,6 +59,9 @@ func TestReadErrorDuringReplayIsNoEndOfTheLog(t *testing.T) {
 				failed = o
 				return vfs.ShortWrite(map[bool]int{true: int(o.Len / 2)}[half], syscall.EIO)
 			}))
+			if err == nil {
+				mustClose(t, opened)
+			}
 			if failed.N == 0 {
 				if half {
 					continue

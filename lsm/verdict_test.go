@@ -218,7 +218,7 @@ func testState(
 	if s := state(); forever && !strings.HasPrefix(s, want) {
 		t.Errorf("while it fails: %s; want %s", s, want)
 	}
-	readsFail := fsys.match(vfs.Op{Kind: vfs.OpReadAt, Name: tableName("data", 1)}) != nil
+	readsFail := fsys.matches(vfs.Op{Kind: vfs.OpReadAt, Name: tableName("data", 1)}) != nil
 	if v, err := db.Get([]byte("old")); !readsFail && (err != nil || string(v) != "v") {
 		t.Errorf("reads do not go on: %q, %v", v, err)
 	}
