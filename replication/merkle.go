@@ -61,6 +61,14 @@ func (t *Tree) Update(leaf int, before, after uint64) {
 	}
 }
 
+// Join puts all entries of o in, of which t has none.
+func (t *Tree) Join(o *Tree) {
+	for i := range Leaves {
+		t.hashes[i] ^= o.hashes[i]
+		t.counts[i] += o.counts[i]
+	}
+}
+
 // Entries returns the number of entries.
 func (t *Tree) Entries() int {
 	n := 0

@@ -24,13 +24,20 @@ const (
 	KindCheckpoint Kind = 10 // absolute path of a directory on the node's machine
 	KindScrub      Kind = 11 // nothing; answered by lsm.ScrubReport as JSON
 
+	// Requests to a node of a cluster: see Op.
+	KindRead    Kind = 12 // values and context of a key
+	KindWrite   Kind = 13 // put or delete
+	KindPage    Kind = 14 // a page of a partition
+	KindExplain Kind = 15 // where a key is and why; answered by Explanation as JSON
+	KindRing    Kind = 16 // the cluster as the node sees it; answered by Ring as JSON
+
 	// Kinds is one more than the largest Kind.
-	Kinds = 12
+	Kinds = 17
 )
 
 var kindNames = [Kinds]string{
 	"invalid", "ping", "get", "put", "delete", "apply", "scan", "status", "flush", "compact",
-	"checkpoint", "scrub",
+	"checkpoint", "scrub", "read", "write", "page", "explain", "ring",
 }
 
 func (k Kind) String() string {

@@ -160,7 +160,7 @@ func TestRandomRequestsRoundTrip(t *testing.T) {
 		return b
 	}
 	for range 2000 {
-		want := request{kind: Kind(1 + r.IntN(int(Kinds)-1))}
+		want := request{kind: Kind(1 + r.IntN(int(KindScrub)))}
 		switch want.kind {
 		case KindGet:
 			want.key = random(200)

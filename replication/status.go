@@ -28,6 +28,12 @@ const (
 	statusFailed     status = 12 // text
 	statusSuspended  status = 13 // text
 	statusExpired    status = 14 // text
+
+	statusUnavailable status = 15 // uvarint: needed, uvarint: there
+	statusInDoubtOf   status = 16 // uvarint: needed, uvarint: known to hold it
+	statusEpoch       status = 17 // uvarint: of the request, uvarint: of the node
+	statusOverloaded  status = 18 // text
+	statusSiblings    status = 19 // text
 )
 
 var (
@@ -72,6 +78,8 @@ var textStatuses = []struct {
 	{statusClosed, lsm.ErrClosed},
 	{statusDraining, ErrDraining},
 	{statusInDoubt, ErrInDoubt},
+	{statusOverloaded, ErrOverloaded},
+	{statusSiblings, ErrTooManySiblings},
 }
 
 // appendError appends the answer that says err. A write whose error is none of the known ones is
@@ -153,6 +161,12 @@ func (d *decoder) failure(s status) error {
 	case statusCorrupt:
 		file, offset, reason := d.field(), d.varint(), d.field()
 		return &lsm.CorruptError{File: string(file), Offset: offset, Reason: string(reason)}
+	case statusUnavailable:
+		return &UnavailableError{Need: d.size(), Got: d.size()}
+	case statusInDoubtOf:
+		return &InDoubtError{Need: d.size(), Got: d.size()}
+	case statusEpoch:
+		return &EpochError{Have: d.uvarint(), Want: d.uvarint()}
 	case statusBadRequest, statusFailed:
 		return &RemoteError{Text: string(d.field())}
 	}

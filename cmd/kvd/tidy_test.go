@@ -47,7 +47,11 @@ var pure = []string{
 	"compaction/pace.go", "compaction/manual.go", "compaction/levels.go", "compaction/job.go",
 	"lsm/edit.go", "lsm/batch.go",
 	"replication/ring.go", "replication/placement.go", "replication/shares.go",
-	"replication/assign.go", "replication/merkle.go",
+	"replication/assign.go", "replication/merkle.go", "replication/version.go",
+	"replication/object.go", "replication/level.go", "replication/detector.go",
+	"replication/member.go", "replication/core.go", "replication/request.go",
+	"replication/put.go", "replication/get.go", "replication/handoff.go", "replication/sync.go",
+	"replication/collect.go", "replication/scanop.go", "replication/explain.go",
 }
 
 type source struct {

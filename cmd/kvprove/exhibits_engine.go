@@ -140,7 +140,8 @@ var engineExhibits = []exhibit{
 			{"lsm/get.go", "s.get(dst, key, db.published.seq())", "s.get(dst, key, at)"},
 			{"lsm/get.go", "package lsm\n", "package lsm\n\nimport \"runtime\"\n"},
 		},
-		pkg: "./lsm", run: "^TestStateBeforeSequence$|^TestOverwrittenKeyNeverVanishes$", budget: searchBudget,
+		pkg: "./lsm", run: "^TestStateBeforeSequence$|^TestOverwrittenKeyNeverVanishes$",
+		budget: searchBudget,
 	},
 	{
 		name:  "snapshot-ignored-by-compaction",

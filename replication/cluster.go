@@ -1,0 +1,444 @@
+package replication
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"kvd/lsm"
+)
+
+// ClusterOptions are what a node of a cluster is made of.
+type ClusterOptions struct {
+	Self      NodeID
+	Placement *Placement
+	// Authority is what the nodes of one cluster share and others do not: the identity of whoever
+	// signs their certificates. With the placement it makes the identity of the cluster.
+	Authority uint64
+	// Policy says for each key what becomes of concurrent writes. Nil keeps siblings.
+	Policy func(key []byte) Policy
+	// Send gives a message to the network and never waits. Message is the network's to read during
+	// the call only. It may be called by any number of goroutines.
+	Send func(to NodeID, class Class, message []byte) bool
+	// Logger is told what an operator should know. Nil discards it.
+	Logger *slog.Logger
+	// Node tells about the program around it.
+	Node NodeOptions
+}
+
+// Cluster is a node of a cluster: a core, the engine it works on, and the goroutines around them.
+// It is the handler of a transport for clients (TryCall, Call) and for nodes (HandlePeer, PeerUp,
+// PeerDown), which it meets by shape. All methods may be called by any number of goroutines.
+type Cluster struct {
+	// Fixed after NewCluster.
+	node    *Node // what concerns this node alone
+	replica *Replica
+	place   *Placement
+	options ClusterOptions
+	id      uint64
+	born    time.Time
+	work    chan *Work
+	synced  [3]*syncer // by durability
+
+	mu        sync.Mutex
+	core      *Core
+	waiting   map[uint64]*pendingCall
+	lastToken uint64
+	sleeping  time.Duration // when the ticker wakes
+	wake      chan struct{}
+}
+
+// pendingCall is a client's request under way.
+type pendingCall struct{ answer chan []byte }
+
+// NewCluster makes a node on a database that is its own: an empty one becomes so. It starts
+// nothing; Run does.
+func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
+	if _, ok := o.Placement.Member(o.Self); !ok {
+		return nil, fmt.Errorf("replication: %s is no member of the cluster", o.Self)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Policy == nil {
+		o.Policy = func([]byte) Policy { return KeepSiblings }
+	}
+	store := EngineStore{db}
+	last, err := claimStore(store, o.Self)
+	if err != nil {
+		return nil, err
+	}
+	incarnation := nextIncarnation(last, time.Now().UnixMilli())
+	if err := saveIncarnation(store, incarnation); err != nil {
+		return nil, err
+	}
+	r, err := newReplica(o.Self, store, o.Placement, incarnation, o.Policy)
+	if err != nil {
+		return nil, err
+	}
+	seed := new(maphash.Hash).Sum64()
+	c := &Cluster{
+		node: NewNode(db, o.Node), replica: r, place: o.Placement, options: o,
+		id: ClusterID(o.Authority, o.Placement), born: time.Now(),
+		work: make(chan *Work, workQueue), waiting: make(map[uint64]*pendingCall),
+		wake: make(chan struct{}, 1),
+	}
+	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
+		Incarnation: incarnation, Fresh: last == 0, Rand: rand.New(rand.NewPCG(seed, seed>>32)),
+		Policy: o.Policy}, r)
+	for d := range c.synced {
+		c.synced[d] = newSyncer(c, lsm.Durability(d))
+	}
+	return c, nil
+}
+
+// ClusterID is the identity of a cluster: who signs for its nodes, and what they are.
+func ClusterID(authority uint64, p *Placement) uint64 {
+	b := binary.LittleEndian.AppendUint64(nil, authority)
+	return KeyHash(binary.LittleEndian.AppendUint64(b, p.Digest()))
+}
+
+const (
+	workQueue = 8192
+	workers   = 16 // goroutines that read and write the store: reads of the disk overlap
+)
+
+// Run works until ctx ends.
+func (c *Cluster) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() { c.workLoop(ctx) })
+	}
+	for _, s := range c.synced {
+		wg.Go(func() { s.loop(ctx) })
+	}
+	wg.Go(func() { c.tickLoop(ctx) })
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for token, p := range c.waiting {
+		delete(c.waiting, token)
+		p.answer <- appendError(nil, ErrDraining, false)
+	}
+	return ctx.Err()
+}
+
+func (c *Cluster) instant() Instant {
+	now := time.Now()
+	return Instant{Since: now.Sub(c.born), WallMillis: now.UnixMilli()}
+}
+
+var effectsPool = sync.Pool{New: func() any { return new([]Effect) }}
+
+// step gives the core an event and carries out what it wants, outside its lock.
+func (c *Cluster) step(events ...Event) {
+	out := effectsPool.Get().(*[]Effect)
+	c.mu.Lock()
+	now := c.instant()
+	for _, e := range events {
+		*out = append(*out, c.core.Step(now, e)...)
+	}
+	if next := c.core.NextWake(); next < c.sleeping {
+		c.sleeping = next
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	for i := range *out {
+		e := &(*out)[i]
+		if e.Kind != EffectAnswer {
+			continue
+		}
+		if p := c.waiting[e.Token]; p != nil {
+			delete(c.waiting, e.Token)
+			p.answer <- e.Answer // it has room for one
+		}
+	}
+	c.mu.Unlock()
+	for i := range *out {
+		switch e := &(*out)[i]; e.Kind {
+		case EffectSend:
+			c.options.Send(e.To, e.Class, e.Message)
+		case EffectWork:
+			c.enqueue(e.Work)
+		}
+	}
+	clear(*out)
+	*out = (*out)[:0]
+	effectsPool.Put(out)
+}
+
+// enqueue hands work to the workers. When they are so far behind that the queue is full, whoever
+// made the work does it: that is what slows down those who ask for too much.
+func (c *Cluster) enqueue(w *Work) {
+	select {
+	case c.work <- w:
+	default:
+		c.do(w)
+	}
+}
+
+func (c *Cluster) workLoop(ctx context.Context) {
+	for {
+		select {
+		case w := <-c.work:
+			c.do(w)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Cluster) do(w *Work) {
+	sync := c.replica.Do(w)
+	if w.For == forNothing {
+		return
+	}
+	// The core has the Work until it has made a step with it; the syncer gives it back later.
+	c.step(Event{Kind: EventWork, Work: w})
+	if sync {
+		c.synced[w.Durability].add(w)
+	}
+}
+
+// syncer makes work durable: one sync for all that has gathered during the last one.
+type syncer struct {
+	c          *Cluster
+	durability lsm.Durability
+	mu         sync.Mutex
+	gathered   []*Work
+	wake       chan struct{}
+}
+
+func newSyncer(c *Cluster, d lsm.Durability) *syncer {
+	return &syncer{c: c, durability: d, wake: make(chan struct{}, 1)}
+}
+
+func (s *syncer) add(w *Work) {
+	s.mu.Lock()
+	s.gathered = append(s.gathered, w)
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *syncer) loop(ctx context.Context) {
+	var batch []*Work
+	var events []Event
+	for {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		batch, s.gathered = s.gathered, batch[:0]
+		s.mu.Unlock()
+		if len(batch) == 0 {
+			continue
+		}
+		err := s.c.replica.store.Sync(s.durability)
+		events = events[:0]
+		for _, w := range batch {
+			w.Result.Err, w.Result.Durable = err, true
+			events = append(events, Event{Kind: EventWork, Work: w})
+		}
+		s.c.step(events...)
+		clear(batch)
+	}
+}
+
+// tickLoop wakes the core when it wants to be woken.
+func (c *Cluster) tickLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-c.wake:
+			c.mu.Lock()
+			next := c.sleeping
+			c.mu.Unlock()
+			if left := next - time.Since(c.born); left > 0 {
+				timer.Reset(left)
+				continue
+			}
+		case <-ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		c.sleeping = never
+		c.mu.Unlock()
+		c.step(Event{Kind: EventTick})
+		c.mu.Lock()
+		// Not sooner than in a millisecond: patience is not measured more finely than that.
+		c.sleeping = max(c.core.NextWake(), time.Since(c.born)+time.Millisecond)
+		next := c.sleeping
+		c.mu.Unlock()
+		timer.Reset(next - time.Since(c.born))
+	}
+}
+
+// HandlePeer takes a message of another node. msg is not kept.
+func (c *Cluster) HandlePeer(from string, msg []byte) {
+	c.step(Event{Kind: EventMessage, From: NodeID(from), Message: msg})
+}
+
+// PeerUp is told that messages to a node are sent from now on.
+func (c *Cluster) PeerUp(name string) {
+	c.options.Logger.Info("connected", "node", name)
+	c.step(Event{Kind: EventLink, From: NodeID(name), Up: true})
+}
+
+// PeerDown is told that they are not any more.
+func (c *Cluster) PeerDown(name string, err error) {
+	c.options.Logger.Info("connection lost", "node", name, "reason", err)
+	c.step(Event{Kind: EventLink, From: NodeID(name)})
+}
+
+// Drain makes the node refuse new requests of clients. Those under way go on, and so does what
+// other nodes ask.
+func (c *Cluster) Drain() { c.node.Drain() }
+
+// Node is the part that concerns this node alone.
+func (c *Cluster) Node() *Node { return c.node }
+
+// TryCall answers at once what needs nobody else: reads with R = 1 of keys that are here.
+func (c *Cluster) TryCall(req, dst []byte) ([]byte, bool) {
+	if len(req) < 2 || Kind(req[0]) != KindRead || c.node.draining.Load() {
+		return dst, false
+	}
+	op, err := DecodeOp(req)
+	if err != nil || op.Level != One || op.check() != nil ||
+		op.Epoch != 0 && op.Epoch != c.place.Epoch {
+		return dst, false
+	}
+	part := PartitionOf(op.Key)
+	if !c.place.Owns(c.options.Self, part) {
+		return dst, false
+	}
+	start := time.Now()
+	o, err := c.replica.Read(part, op.Key)
+	if err != nil {
+		return dst, false // another replica may do better
+	}
+	c.node.ops[KindRead].record(time.Since(start), true)
+	return appendReadAnswer(dst, &o, c.id, []NodeID{c.options.Self}), true
+}
+
+// Call answers any request. The error is always nil and there for the transport's interface.
+func (c *Cluster) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
+	if len(req) == 0 {
+		return c.node.Call(ctx, req, dst)
+	}
+	kind := Kind(req[0])
+	switch kind {
+	case KindGet, KindPut, KindDelete:
+		return c.plain(ctx, req, dst), nil
+	case KindApply, KindScan:
+		return appendError(dst, &MessageError{Kind: kind,
+			Reason: "a cluster does this key by key and partition by partition"}, false), nil
+	case KindRead, KindWrite, KindPage, KindExplain, KindRing:
+	default:
+		return c.node.Call(ctx, req, dst)
+	}
+	if c.node.draining.Load() && kind != KindRing {
+		c.node.refused.Add(1)
+		return appendError(dst, ErrDraining, false), nil
+	}
+	start := time.Now()
+	answer := c.ask(ctx, req)
+	ok := len(answer) > 0 && (status(answer[0]) == statusOK || status(answer[0]) == statusNotFound)
+	c.node.ops[kind].record(time.Since(start), ok)
+	return append(dst, answer...), nil
+}
+
+// defaultTimeout is for requests whose context has no deadline.
+const defaultTimeout = 10 * time.Second
+
+// ask gives a request to the core and waits for its answer, which comes by the deadline.
+func (c *Cluster) ask(ctx context.Context, req []byte) []byte {
+	left := defaultTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		// A little sooner than the client gives up, so that it hears how it went.
+		left = time.Until(deadline)
+		left -= min(left/20, 20*time.Millisecond)
+	}
+	p := &pendingCall{answer: make(chan []byte, 1)}
+	c.mu.Lock()
+	c.lastToken++
+	token := c.lastToken
+	c.waiting[token] = p
+	c.mu.Unlock()
+	c.step(Event{Kind: EventRequest, Token: token, Request: req,
+		Deadline: time.Since(c.born) + left})
+	return <-p.answer
+}
+
+// plain serves the requests of a client that knows nothing of clusters, at QUORUM. Of several
+// values it gets the one that was written last.
+func (c *Cluster) plain(ctx context.Context, req, dst []byte) []byte {
+	r, err := decodeRequest(req)
+	if err != nil {
+		c.node.malformed.Add(1)
+		return appendError(dst, err, false)
+	}
+	op := Op{Kind: KindRead, Key: r.key}
+	if r.kind != KindGet {
+		op = Op{Kind: KindWrite, Key: r.key, Value: r.value, Durability: r.durability,
+			Tombstone: r.kind == KindDelete}
+	}
+	answer, _ := c.Call(ctx, op.AppendTo(nil), nil)
+	body, err := decodeAnswer(answer)
+	if err != nil {
+		return append(dst, answer...)
+	}
+	if r.kind != KindGet {
+		return append(dst, byte(statusOK))
+	}
+	a, err := decodeOpAnswer(body, true)
+	if err != nil {
+		return appendError(dst, err, false)
+	}
+	if len(a.values) == 0 {
+		return append(dst, byte(statusNotFound))
+	}
+	return append(append(dst, byte(statusOK)), a.values[0]...)
+}
+
+// Ring describes the cluster as this node sees it.
+func (c *Cluster) Ring() Ring {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.core.Ring()
+}
+
+// Counts are those of the core.
+func (c *Cluster) Counts() CoreCounts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.core.Counts
+}
+
+// LocalCaller is a Caller that asks this node without a network.
+type LocalCaller struct{ Cluster *Cluster }
+
+func (l LocalCaller) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
+	if out, ok := l.Cluster.TryCall(req, dst); ok {
+		return out, nil
+	}
+	return l.Cluster.Call(ctx, req, dst)
+}
+
+func (LocalCaller) Close() error { return nil }
+
+var errNoNode = errors.New("replication: no node of the cluster can be reached")

@@ -1,0 +1,435 @@
+package replication
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"kvd/lsm"
+)
+
+// ClusterClient asks a cluster. It learns the ring from any node, sends each request to a node that
+// holds the key, and another one when that does not answer. Its methods may be called by any number
+// of goroutines.
+//
+// What it does by itself when something fails: a read is tried at the next node until its deadline.
+// A write is tried again only where it certainly was not begun; otherwise ErrInDoubt is told.
+type ClusterClient struct {
+	dial    func(addr string) (Caller, error)
+	inDoubt error
+	seeds   []string
+
+	mu    sync.Mutex
+	ring  *Ring
+	conns map[string]Caller
+	bad   map[string]time.Time // when an address last failed
+}
+
+// NewClusterClient makes a client that begins at any of the addresses. dial connects to one, and
+// inDoubt is as for NewClient.
+func NewClusterClient(addrs []string, dial func(addr string) (Caller, error),
+	inDoubt error) *ClusterClient {
+	return &ClusterClient{dial: dial, inDoubt: inDoubt, seeds: addrs,
+		conns: make(map[string]Caller), bad: make(map[string]time.Time)}
+}
+
+// Close closes all connections.
+func (c *ClusterClient) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, conn := range c.conns {
+		errs = append(errs, conn.Close())
+	}
+	clear(c.conns)
+	return errors.Join(errs...)
+}
+
+// ReadOptions of a Get or a Scan. The zero value reads at QUORUM and lets other nodes stand in for
+// owners that are down.
+type ReadOptions struct {
+	Level  Level
+	Strict bool // only owners count
+}
+
+// WriteOptions of a Put or a Delete. The zero value writes at QUORUM and Sync, lets other nodes
+// stand in, and replaces what the coordinating node has.
+type WriteOptions struct {
+	Level      Level
+	Strict     bool
+	Durability lsm.Durability
+	// Context is that of a read: the write replaces exactly what was read. Nil replaces what the
+	// coordinating node has. Both keep what neither has seen.
+	Context []byte
+}
+
+// Values are what a key has: none when it was never written or deleted, several when writes did not
+// see each other. The first was written last.
+type Values struct {
+	All     [][]byte
+	Context []byte   // for the write that replaces them
+	Nodes   []NodeID // whose answers counted
+}
+
+// Written is the success of a write.
+type Written struct {
+	Context []byte   // for a later write that replaces this one
+	Nodes   []NodeID // that are known to hold it
+}
+
+// Get reads a key. A key without a value gives no values and no error, and a Context all the same.
+func (c *ClusterClient) Get(ctx context.Context, key []byte, o ReadOptions) (Values, error) {
+	op := Op{Kind: KindRead, Key: key, Level: o.Level, Strict: o.Strict}
+	body, err := c.call(ctx, &op)
+	if err != nil {
+		return Values{}, err
+	}
+	a, err := decodeOpAnswer(body, true)
+	if err != nil {
+		return Values{}, err
+	}
+	return Values{All: distinct(a.values), Context: a.context, Nodes: c.names(a.nodes)}, nil
+}
+
+// distinct leaves out values that are there already: writes of the same differ for nobody.
+func distinct(values [][]byte) (all [][]byte) {
+	for _, v := range values {
+		same := false
+		for _, w := range all {
+			same = same || string(v) == string(w)
+		}
+		if !same {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// Put writes a key.
+func (c *ClusterClient) Put(ctx context.Context, key, value []byte,
+	o WriteOptions) (Written, error) {
+	return c.write(ctx, &Op{Key: key, Value: value}, o)
+}
+
+// Delete deletes a key, which need not exist.
+func (c *ClusterClient) Delete(ctx context.Context, key []byte, o WriteOptions) (Written, error) {
+	return c.write(ctx, &Op{Key: key, Tombstone: true}, o)
+}
+
+func (c *ClusterClient) write(ctx context.Context, op *Op, o WriteOptions) (Written, error) {
+	op.Kind, op.Level, op.Strict, op.Durability = KindWrite, o.Level, o.Strict, o.Durability
+	op.HasContext, op.Context = o.Context != nil, o.Context
+	body, err := c.call(ctx, op)
+	if err != nil {
+		return Written{}, err
+	}
+	a, err := decodeOpAnswer(body, false)
+	if err != nil {
+		return Written{}, fmt.Errorf("%w: %w", ErrInDoubt, err)
+	}
+	return Written{Context: a.context, Nodes: c.names(a.nodes)}, nil
+}
+
+// Explain tells where a key is and why it reads as it does.
+func (c *ClusterClient) Explain(ctx context.Context, key []byte) (x Explanation, err error) {
+	body, err := c.call(ctx, &Op{Kind: KindExplain, Key: key})
+	if err != nil {
+		return x, err
+	}
+	return x, json.Unmarshal(body, &x)
+}
+
+// Ring returns the cluster as one of its nodes sees it now.
+func (c *ClusterClient) Ring(ctx context.Context) (Ring, error) {
+	if err := c.refresh(ctx); err != nil {
+		return Ring{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return *c.ring, nil
+}
+
+// Pair is one of many.
+type Pair struct{ Key, Value []byte }
+
+// batchParallel is how many requests of a batch are under way together.
+const batchParallel = 64
+
+// PutAll writes many pairs, each by itself: there is no order between them, and an error, the first
+// that came, says nothing of the others. done is told of each pair that was written.
+func (c *ClusterClient) PutAll(ctx context.Context, pairs []Pair, o WriteOptions,
+	done func(i int)) error {
+	return c.each(len(pairs), func(i int) error {
+		_, err := c.Put(ctx, pairs[i].Key, pairs[i].Value, o)
+		if err == nil && done != nil {
+			done(i)
+		}
+		return err
+	})
+}
+
+// GetAll reads many keys, each by itself. The values are in the order of the keys.
+func (c *ClusterClient) GetAll(ctx context.Context, keys [][]byte,
+	o ReadOptions) ([]Values, error) {
+	all := make([]Values, len(keys))
+	err := c.each(len(keys), func(i int) (err error) {
+		all[i], err = c.Get(ctx, keys[i], o)
+		return err
+	})
+	return all, err
+}
+
+func (c *ClusterClient) each(n int, do func(i int) error) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	next := 0
+	for range min(n, batchParallel) {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := first != nil || i >= n
+				mu.Unlock()
+				if stop {
+					return
+				}
+				if err := do(i); err != nil {
+					mu.Lock()
+					first = errors.Join(first, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+// call sends a request to a node that holds its key, then to the next, until one has answered or
+// the time is up.
+func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
+	if err := op.check(); err != nil {
+		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
+		defer cancel()
+	}
+	var last error
+	for try := 0; ; try++ {
+		ring, err := c.known(ctx)
+		if err != nil {
+			return nil, errors.Join(last, err)
+		}
+		op.Epoch = ring.Epoch
+		for _, addr := range c.route(ring, op) {
+			body, err := c.callNode(ctx, addr, op, try)
+			if err == nil {
+				return body, nil
+			}
+			last = err
+			if !c.again(op, err) {
+				return nil, err
+			}
+			if _, stale := errors.AsType[*EpochError](err); stale {
+				c.forget()
+				break
+			}
+		}
+		// Everybody has refused: they may think better of it soon.
+		pause := time.Duration(5+rand.IntN(20)) * time.Millisecond << min(try, 5)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, last
+		}
+	}
+}
+
+// again reports whether the request may be sent to somebody else after err.
+func (c *ClusterClient) again(op *Op, err error) bool {
+	if errors.Is(err, ErrInDoubt) {
+		return false
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return op.Kind != KindWrite
+	}
+	_, unavailable := errors.AsType[*UnavailableError](err)
+	_, stale := errors.AsType[*EpochError](err)
+	_, broken := errors.AsType[*connError](err)
+	return unavailable || stale || broken || errors.Is(err, ErrOverloaded) ||
+		errors.Is(err, ErrDraining) || errors.Is(err, lsm.ErrDiskFull) ||
+		errors.Is(err, lsm.ErrSuspended) || errors.Is(err, lsm.ErrReadOnly)
+}
+
+// connError is a failure to reach a node, after which the request certainly had no effect.
+type connError struct {
+	addr string
+	err  error
+}
+
+func (e *connError) Error() string {
+	return fmt.Sprintf("replication: node at %s: %v", e.addr, e.err)
+}
+
+func (e *connError) Unwrap() error { return e.err }
+
+// attemptTimeout is how long the first node gets before a read goes to the next.
+const attemptTimeout = 3 * time.Second
+
+func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
+	try int) ([]byte, error) {
+	conn, err := c.conn(addr)
+	if err != nil {
+		return nil, &connError{addr, err}
+	}
+	attempt := ctx
+	if op.Kind != KindWrite {
+		var cancel context.CancelFunc
+		attempt, cancel = context.WithTimeout(ctx, attemptTimeout<<min(try, 4))
+		defer cancel()
+	}
+	answer, err := conn.Call(attempt, op.AppendTo(nil), nil)
+	if err != nil {
+		c.failed(addr)
+		if op.Kind == KindWrite && (c.inDoubt == nil || errors.Is(err, c.inDoubt)) {
+			return nil, fmt.Errorf("%w: %w", ErrInDoubt, err)
+		}
+		return nil, &connError{addr, err}
+	}
+	return decodeAnswer(answer)
+}
+
+// route lists the addresses to ask: those that hold the key first, in their order, the ones that
+// failed lately last.
+func (c *ClusterClient) route(r *Ring, op *Op) (addrs []string) {
+	part := op.Part
+	if op.Kind != KindPage {
+		part = PartitionOf(op.Key)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var later []string
+	now := time.Now()
+	add := func(addr string, state string) {
+		if state == Down.String() || now.Sub(c.bad[addr]) < time.Second {
+			later = append(later, addr)
+			return
+		}
+		addrs = append(addrs, addr)
+	}
+	owner := make(map[int]bool)
+	if int(part) < len(r.Owners) {
+		for _, i := range r.Owners[part] {
+			owner[i] = true
+			add(r.Members[i].Addr, r.Members[i].State)
+		}
+	}
+	for i, m := range r.Members {
+		if !owner[i] {
+			add(m.Addr, m.State)
+		}
+	}
+	return append(addrs, later...)
+}
+
+func (c *ClusterClient) conn(addr string) (Caller, error) {
+	c.mu.Lock()
+	conn := c.conns[addr]
+	c.mu.Unlock()
+	if conn != nil {
+		return conn, nil
+	}
+	conn, err := c.dial(addr)
+	if err != nil {
+		c.failed(addr)
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if other := c.conns[addr]; other != nil {
+		return other, conn.Close()
+	}
+	c.conns[addr] = conn
+	return conn, nil
+}
+
+// failed remembers that an address did not answer. Its connection stays: it mends itself.
+func (c *ClusterClient) failed(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bad[addr] = time.Now()
+}
+
+// known returns the ring, asking for it the first time.
+func (c *ClusterClient) known(ctx context.Context) (*Ring, error) {
+	c.mu.Lock()
+	r := c.ring
+	c.mu.Unlock()
+	if r != nil {
+		return r, nil
+	}
+	if err := c.refresh(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ring, nil
+}
+
+func (c *ClusterClient) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ring = nil
+}
+
+// refresh asks the nodes for the ring until one answers.
+func (c *ClusterClient) refresh(ctx context.Context) error {
+	addrs := append([]string(nil), c.seeds...)
+	c.mu.Lock()
+	if c.ring != nil {
+		for _, m := range c.ring.Members {
+			addrs = append(addrs, m.Addr)
+		}
+	}
+	c.mu.Unlock()
+	errs := []error{errNoNode}
+	for _, addr := range addrs {
+		body, err := c.callNode(ctx, addr, &Op{Kind: KindRing}, 0)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r := new(Ring)
+		if err := json.Unmarshal(body, r); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.mu.Lock()
+		c.ring = r
+		c.mu.Unlock()
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// names turns node numbers into names.
+func (c *ClusterClient) names(numbers []uint32) (ids []NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range numbers {
+		for i := range c.ring.Members {
+			if id := c.ring.Members[i].ID; id.Number() == n {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}

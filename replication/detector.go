@@ -1,0 +1,40 @@
+package replication
+
+import (
+	"math"
+	"time"
+)
+
+// A detector watches the heartbeats of one member and says how unlikely its silence is: accrual
+// failure detection (Hayashibara et al., 2004) with exponentially distributed intervals, as in
+// Cassandra. It knows nothing of any other member.
+type detector struct {
+	last time.Duration // when it was last heard of
+	mean time.Duration // of the intervals between heartbeats, the last ones counting most
+}
+
+const (
+	// phiSuspect is the suspicion from which a member is suspected: at 5 a live one is wrongly
+	// suspected once in 10^5 intervals. What follows from a suspicion waits for others to share it.
+	phiSuspect = 5.0
+	// detectorWeight of a new interval in the mean is one in so many.
+	detectorWeight = 16
+)
+
+// beat takes in that the member's heartbeat has advanced.
+func (d *detector) beat(now time.Duration) {
+	if d.mean > 0 {
+		d.mean += (now - d.last - d.mean) / detectorWeight
+	}
+	d.last = now
+}
+
+// heard takes in any other sign of life.
+func (d *detector) heard(now time.Duration) { d.last = now }
+
+// phi is the suspicion: -log10 of the probability that an interval is as long as the silence. The
+// mean counts as at least half the interval of heartbeats, so that a burst makes nobody nervous.
+func (d *detector) phi(now, interval time.Duration) float64 {
+	mean := max(d.mean, interval/2)
+	return float64(now-d.last) / float64(mean) * math.Log10E
+}

@@ -1,0 +1,74 @@
+package replication
+
+import "time"
+
+// link is what a core knows of the way to a peer. The estimate of its answer times is that of TCP
+// (RFC 6298): mean and mean deviation, whose sum with weight 4 lies near the 95th percentile of
+// what is usual on a network.
+type link struct {
+	up          bool
+	since       time.Duration
+	mean        time.Duration // of the time to an answer; 0 before the first
+	deviation   time.Duration
+	outstanding int // requests sent and not answered
+}
+
+func newLink() *link { return &link{} }
+
+const (
+	hedgeFloor   = 1 * time.Millisecond   // sooner is no sign of trouble
+	hedgeUnknown = 50 * time.Millisecond  // before anything was measured
+	hedgeCeiling = 500 * time.Millisecond // later than this nobody wants to wait
+)
+
+// answered takes in how long an answer took.
+func (l *link) answered(took time.Duration) {
+	if l.mean == 0 {
+		l.mean, l.deviation = took, took/2
+		return
+	}
+	diff := took - l.mean
+	l.mean += diff / 8
+	if diff < 0 {
+		diff = -diff
+	}
+	l.deviation += (diff - l.deviation) / 4
+}
+
+// patience is how long to wait for an answer before somebody else is asked.
+func (l *link) patience() time.Duration {
+	if l.mean == 0 {
+		return hedgeUnknown
+	}
+	return min(max(l.mean+4*l.deviation, hedgeFloor), hedgeCeiling)
+}
+
+// cost orders replicas by how soon they are likely to answer.
+func (l *link) cost() time.Duration {
+	return (l.mean + time.Microsecond) * time.Duration(1+l.outstanding)
+}
+
+func (c *Core) sent(to NodeID) {
+	if l := c.links[to]; l != nil {
+		l.outstanding++
+	}
+}
+
+// settled counts a request as answered, after took, or as given up when took is below 0.
+func (c *Core) settled(node NodeID, took time.Duration) {
+	l := c.links[node]
+	if l == nil {
+		return
+	}
+	l.outstanding = max(l.outstanding-1, 0)
+	if took >= 0 {
+		l.answered(took)
+	}
+}
+
+func (c *Core) patience(node NodeID) time.Duration {
+	if l := c.links[node]; l != nil {
+		return l.patience()
+	}
+	return hedgeUnknown // this node's own disk
+}

@@ -1,0 +1,207 @@
+package replication
+
+import (
+	"encoding/binary"
+
+	"kvd/lsm"
+)
+
+// Op is a request to a cluster.
+type Op struct {
+	Kind       Kind // KindRead, KindWrite, KindPage, KindExplain or KindRing
+	Epoch      uint64
+	Level      Level
+	Strict     bool // only owners count: no sloppy quorum
+	Durability lsm.Durability
+	Tombstone  bool // write: delete
+	HasContext bool // write: Context says what was seen; without it what the coordinator has
+	Context    []byte
+	Key        []byte
+	Value      []byte
+	Part       Partition // page
+	Lower      []byte
+	Upper      []byte
+	Limit      uint64
+}
+
+const (
+	opStrict    = 1 << 0
+	opTombstone = 1 << 1
+	opContext   = 1 << 2
+	opFlags     = 1<<3 - 1
+)
+
+// AppendTo appends the request as it travels.
+func (o *Op) AppendTo(dst []byte) []byte {
+	dst = append(dst, byte(o.Kind))
+	dst = binary.AppendUvarint(dst, o.Epoch)
+	flags := byte(0)
+	if o.Strict {
+		flags |= opStrict
+	}
+	if o.Tombstone {
+		flags |= opTombstone
+	}
+	if o.HasContext {
+		flags |= opContext
+	}
+	switch o.Kind {
+	case KindRead:
+		dst = append(dst, flags, byte(o.Level))
+		dst = appendField(dst, o.Key)
+	case KindWrite:
+		dst = append(dst, flags, byte(o.Level), byte(o.Durability))
+		if o.HasContext {
+			dst = appendField(dst, o.Context)
+		}
+		dst = appendField(dst, o.Key)
+		if !o.Tombstone {
+			dst = appendField(dst, o.Value)
+		}
+	case KindPage:
+		dst = append(dst, flags, byte(o.Level))
+		dst = binary.LittleEndian.AppendUint16(dst, uint16(o.Part))
+		dst = appendField(dst, o.Lower)
+		dst = appendField(dst, o.Upper)
+		dst = binary.AppendUvarint(dst, o.Limit)
+	case KindExplain:
+		dst = appendField(dst, o.Key)
+	}
+	return dst
+}
+
+// DecodeOp takes a request apart without copying: the slices are parts of msg.
+func DecodeOp(msg []byte) (o Op, err error) {
+	d := decoder{rest: msg}
+	o.Kind = Kind(d.byte())
+	o.Epoch = d.uvarint()
+	switch o.Kind {
+	case KindRead:
+		d.opFlags(&o, opStrict)
+		o.Level = Level(d.byte())
+		o.Key = d.field()
+	case KindWrite:
+		d.opFlags(&o, opFlags)
+		o.Level = Level(d.byte())
+		o.Durability = d.durability()
+		if o.HasContext {
+			o.Context = d.field()
+		}
+		o.Key = d.field()
+		if !o.Tombstone {
+			o.Value = d.field()
+		}
+	case KindPage:
+		d.opFlags(&o, opStrict)
+		o.Level = Level(d.byte())
+		o.Part = d.partition()
+		o.Lower, o.Upper = d.field(), d.field()
+		o.Limit = d.uvarint()
+	case KindExplain:
+		o.Key = d.field()
+	case KindRing:
+	default:
+		d.fail("unknown kind")
+	}
+	if d.reason == "" && len(d.rest) > 0 {
+		d.fail("trailing bytes")
+	}
+	if d.reason != "" {
+		return Op{}, &MessageError{Kind: o.Kind, Reason: d.reason}
+	}
+	return o, nil
+}
+
+func (d *decoder) opFlags(o *Op, allowed byte) {
+	flags := d.byte()
+	if flags&^allowed != 0 {
+		d.fail("unknown flags")
+	}
+	o.Strict = flags&opStrict != 0
+	o.Tombstone = flags&opTombstone != 0
+	o.HasContext = flags&opContext != 0
+}
+
+// check refuses what no node could do.
+func (o *Op) check() error {
+	switch o.Kind {
+	case KindRead, KindWrite, KindExplain:
+		if len(o.Key) == 0 || len(o.Key) > MaxObjectKeyBytes {
+			return &lsm.KeySizeError{Bytes: len(o.Key)}
+		}
+	}
+	if len(o.Value) > MaxObjectValueBytes {
+		return &lsm.ValueSizeError{Bytes: len(o.Value)}
+	}
+	return nil
+}
+
+// MaxObjectValueBytes bounds a value in a cluster: several siblings, and what goes with them, have
+// to fit one value of the engine and one message.
+const MaxObjectValueBytes = 1 << 20
+
+// The answer to a read, after the status byte: the values that there are, none for a key that was
+// deleted or never written, then the context to write with, then the nodes whose answers counted.
+//
+//	n uvarint | n values | context | m uvarint | m node numbers u32
+//
+// The answer to a write: the context of what it wrote, then the nodes that hold it.
+func appendReadAnswer(dst []byte, o *Object, cluster uint64, nodes []NodeID) []byte {
+	values := o.Values()
+	dst = append(dst, byte(statusOK))
+	dst = binary.AppendUvarint(dst, uint64(len(values)))
+	for _, s := range values {
+		dst = appendField(dst, s.Value)
+	}
+	return appendHolders(dst, o.Clock, cluster, nodes)
+}
+
+func appendWriteAnswer(dst []byte, seen Clock, cluster uint64, nodes []NodeID) []byte {
+	return appendHolders(append(dst, byte(statusOK)), seen, cluster, nodes)
+}
+
+func appendHolders(dst []byte, seen Clock, cluster uint64, nodes []NodeID) []byte {
+	dst = appendField(dst, EncodeContext(seen, cluster))
+	dst = binary.AppendUvarint(dst, uint64(len(nodes)))
+	for _, id := range nodes {
+		dst = binary.LittleEndian.AppendUint32(dst, id.Number())
+	}
+	return dst
+}
+
+// answered is an answer to a read or a write, taken apart. Slices alias the message.
+type answered struct {
+	values  [][]byte
+	context []byte
+	nodes   []uint32
+}
+
+func decodeOpAnswer(body []byte, read bool) (a answered, err error) {
+	d := decoder{rest: body}
+	if read {
+		n := d.uvarint()
+		if n > uint64(len(d.rest)) {
+			d.fail("more values than bytes")
+			n = 0
+		}
+		for range n {
+			a.values = append(a.values, d.field())
+		}
+	}
+	a.context = d.field()
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) {
+		d.fail("more nodes than bytes")
+		n = 0
+	}
+	for range n {
+		a.nodes = append(a.nodes, d.fixed32())
+	}
+	if d.reason == "" && len(d.rest) > 0 {
+		d.fail("trailing bytes")
+	}
+	if d.reason != "" {
+		return answered{}, &MessageError{Kind: KindRead, Reason: d.reason}
+	}
+	return a, nil
+}

@@ -1,0 +1,478 @@
+package replication
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"kvd/lsm"
+)
+
+// ErrTooManySiblings refuses a write that would make more than MaxSiblings concurrent values of one
+// key. Read the key and write with the context that came with it.
+var ErrTooManySiblings = errors.New("replication: too many concurrent values of this key; " +
+	"read it and write with its context")
+
+// Replica keeps objects in a store: it reads, merges and writes under the lock of the partition,
+// and keeps the trees and the counts of hints that go with them. Do may be called by any number of
+// goroutines.
+//
+// Invariants: a dot is given out once; the tree of a partition is that of what is applied; a hint
+// of a node for a key is in the store from before the write that it is about is acknowledged.
+type Replica struct {
+	// Fixed after newReplica.
+	self      NodeID
+	store     Store
+	placement *Placement
+	policy    func(key []byte) Policy
+
+	incarnation atomic.Uint32
+	parts       [Partitions]partition
+	hints       hintCounts
+	stamp       atomic.Uint64 // the last one given out
+	changed     atomic.Uint64 // objects written
+}
+
+// partition is what a replica keeps in memory of one partition. mu is held for a read and a write
+// of the store that wait for no disk but when a read misses the cache, never for a sync.
+type partition struct {
+	mu      sync.Mutex
+	seq     uint64 // of the last dot
+	tree    *Tree  // of what has been written since tracked, all of it once built; nil: empty
+	tracked bool
+	built   bool
+	root    uint64 // of tree, when fresh
+	fresh   bool
+	touched int64 // time of day, ms, of the last change
+}
+
+func newReplica(self NodeID, store Store, p *Placement, incarnation uint32,
+	policy func(key []byte) Policy) (*Replica, error) {
+	r := &Replica{self: self, store: store, placement: p, policy: policy}
+	r.incarnation.Store(incarnation)
+	return r, r.hints.load(store, p)
+}
+
+// Do does the work up to the point where it is visible and tells whether it has to be made durable
+// by Sync before what waits for that may go on.
+func (r *Replica) Do(w *Work) (sync bool) {
+	w.Result = Result{}
+	switch w.Kind {
+	case WorkUpdate:
+		w.Result.Err = r.update(w)
+		return w.Result.Err == nil
+	case WorkMerge:
+		w.Result.Err = r.merge(w)
+		return w.Result.Err == nil
+	case WorkRead:
+		w.Result.Object, w.Result.Encoded, w.Result.Err = r.read(w.Part, w.Key)
+	case WorkHint:
+		w.Result.Err = r.noteHints(w)
+		return w.Result.Err == nil
+	case WorkHintScan:
+		w.Result.Err = r.hintPage(w)
+	case WorkHintDone:
+		w.Result.Err = r.hintDone(w)
+	case WorkDigests, WorkObjects:
+		w.Result.Err = r.leafPage(w)
+	case WorkBuild:
+		w.Result.Err = r.build(w.Entries)
+	case WorkDeleted:
+		w.Result.Err = r.deleted(w)
+	case WorkCheck:
+		w.Result.Err = r.check(w)
+		return w.Result.Err == nil
+	case WorkDrop:
+		w.Result.Err = r.drop(w)
+	case WorkScan:
+		w.Result.Err = r.scan(w)
+	case WorkIncarnation:
+		w.Result.Err = r.raise(w.Number)
+	}
+	return false
+}
+
+// Sync makes what Do did as durable as was asked.
+func (r *Replica) Sync(w *Work) {
+	w.Result.Err = r.store.Sync(w.Durability)
+	w.Result.Durable = true
+}
+
+// Read returns the object of a key, the zero Object when there is none.
+func (r *Replica) Read(part Partition, key []byte) (Object, error) {
+	o, _, err := r.read(part, key)
+	return o, err
+}
+
+func (r *Replica) read(part Partition, key []byte) (Object, []byte, error) {
+	data, err := r.store.Get(nil, appendDataKey(make([]byte, 0, dataHeadBytes+len(key)), part, key))
+	if errors.Is(err, lsm.ErrNotFound) {
+		return Object{}, nil, nil
+	}
+	if err != nil {
+		return Object{}, nil, err
+	}
+	o, err := DecodeObject(data)
+	if err != nil {
+		return Object{}, nil, fmt.Errorf("%w: partition %d, key %q", err, part, key)
+	}
+	return o, data, nil
+}
+
+// update coordinates a write: it gives it a dot and merges it with what is here.
+func (r *Replica) update(w *Work) error {
+	p := &r.parts[w.Part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, _, err := r.read(w.Part, w.Key)
+	if err != nil {
+		return err
+	}
+	seen := w.Seen
+	if w.Blind {
+		seen = old.Clock
+	}
+	s := Sibling{
+		Dot:       Dot{Actor: MakeActor(r.self.Number(), r.incarnation.Load()), Seq: p.seq + 1},
+		Stamp:     r.nextStamp(w.WallMillis, old.MaxStamp()),
+		Tombstone: w.Tombstone,
+		Value:     w.Value,
+	}
+	next := old.Update(seen, s, r.policy(w.Key))
+	if len(next.Siblings) > MaxSiblings {
+		return ErrTooManySiblings
+	}
+	p.seq++ // also when the write fails: a dot that may be in the log is never given out again
+	w.Result.Object, w.Result.Changed = next, true
+	return r.writeLocked(p, w, &old, &next)
+}
+
+// nextStamp returns a stamp above all that were given out or seen here.
+func (r *Replica) nextStamp(wallMillis int64, seen Stamp) Stamp {
+	for {
+		last := r.stamp.Load()
+		next := max(uint64(wallMillis)<<16, last+1, uint64(seen)+1)
+		if r.stamp.CompareAndSwap(last, next) {
+			return Stamp(next)
+		}
+	}
+}
+
+// merge takes in an object that a peer sent. What is here already costs no write.
+func (r *Replica) merge(w *Work) error {
+	p := &r.parts[w.Part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, _, err := r.read(w.Part, w.Key)
+	if err != nil {
+		return err
+	}
+	next := Merge(old, w.Object, r.policy(w.Key))
+	w.Result.Object = next
+	if next.Digest() == old.Digest() {
+		w.Result.Encoded = nil
+		if len(w.Targets) > 0 {
+			return r.noteHintsLocked(w)
+		}
+		return nil
+	}
+	w.Result.Changed = true
+	return r.writeLocked(p, w, &old, &next)
+}
+
+// writeLocked puts next in the place of old, together with the hints of w. The caller holds p.mu.
+func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
+	var b lsm.Batch
+	w.Result.Encoded = next.AppendTo(nil)
+	b.Put(appendDataKey(nil, w.Part, w.Key), w.Result.Encoded)
+	fresh, err := r.addHints(&b, w)
+	if err != nil {
+		return err
+	}
+	if err := r.store.Apply(&b); err != nil {
+		// A write in doubt is visible: the tree follows what is visible.
+		if errors.Is(err, lsm.ErrInDoubt) {
+			p.note(w.Key, old, next, w.WallMillis)
+		}
+		return err
+	}
+	r.hints.add(fresh, 1)
+	r.changed.Add(1)
+	p.note(w.Key, old, next, w.WallMillis)
+	return nil
+}
+
+// note keeps the tree at what is in the store. The caller holds mu.
+func (p *partition) note(key []byte, old, next *Object, wallMillis int64) {
+	p.touched, p.fresh = wallMillis, false
+	if !p.tracked {
+		return
+	}
+	if p.tree == nil {
+		p.tree = new(Tree)
+	}
+	p.tree.Update(LeafOf(KeyHash(key)), entryHashOf(key, old), entryHashOf(key, next))
+}
+
+// entryHashOf is what an object counts in the tree; nothing when there is none.
+func entryHashOf(key []byte, o *Object) uint64 {
+	if len(o.Clock) == 0 {
+		return 0
+	}
+	return EntryHash(key, o.Digest())
+}
+
+// build makes the trees of some partitions.
+func (r *Replica) build(parts []entry) error {
+	var errs []error
+	for _, e := range parts {
+		errs = append(errs, r.buildTree(e.part))
+	}
+	return errors.Join(errs...)
+}
+
+// buildTree makes the tree of a partition. Writes go on meanwhile: from the moment of the snapshot
+// the tree takes what changes, and what the snapshot holds is added at the end, which commutes.
+func (r *Replica) buildTree(part Partition) error {
+	p := &r.parts[part]
+	p.mu.Lock()
+	if p.tracked {
+		p.mu.Unlock()
+		return nil
+	}
+	p.tracked = true
+	it := r.store.Iter(dataRange(part))
+	p.mu.Unlock()
+
+	var sum *Tree
+	var failed error
+	for it.Next() {
+		o, err := DecodeObject(it.Value())
+		if err != nil {
+			failed = err
+			break
+		}
+		if sum == nil {
+			sum = new(Tree)
+		}
+		key := it.Key()[dataHeadBytes:]
+		sum.Update(LeafOf(KeyHash(key)), 0, entryHashOf(key, &o))
+	}
+	err := errors.Join(failed, it.Close())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.tree, p.tracked = nil, false
+		return err
+	}
+	if p.tree == nil {
+		p.tree = sum
+	} else if sum != nil {
+		p.tree.Join(sum)
+	}
+	p.built, p.fresh = true, false
+	return nil
+}
+
+func dataRange(part Partition) (lower, upper []byte) {
+	lower = appendDataKey(nil, part, nil)
+	return lower, after(lower)
+}
+
+// treeOf returns a copy of the tree of a partition, nil while there is none, and the time of day
+// in ms at which the partition last changed.
+func (r *Replica) treeOf(part Partition) (*Tree, int64) {
+	p := &r.parts[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.built {
+		return nil, p.touched
+	}
+	t := new(Tree)
+	if p.tree != nil {
+		*t = *p.tree
+	}
+	return t, p.touched
+}
+
+// rootOf is the root of the tree of a partition; 0 for one that holds nothing.
+func (r *Replica) rootOf(part Partition) uint64 {
+	p := &r.parts[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tree == nil {
+		return 0
+	}
+	if !p.fresh {
+		p.root, p.fresh = p.tree.Root(), true
+	}
+	return p.root
+}
+
+// raise makes a greater incarnation durable and takes it.
+func (r *Replica) raise(n uint32) error {
+	if n <= r.incarnation.Load() {
+		return nil
+	}
+	if err := saveIncarnation(r.store, n); err != nil {
+		return err
+	}
+	r.incarnation.Store(n)
+	return nil
+}
+
+// pageBytes bounds the objects of a page, but a page has at least one entry.
+const pageBytes = 256 << 10
+
+// leafPage lists what some leaves of a partition hold: keys with digests, or objects.
+func (r *Replica) leafPage(w *Work) error {
+	if w.Kind == WorkObjects && w.Entries != nil {
+		return r.namedObjects(w)
+	}
+	it := r.store.Iter(dataRange(w.Part))
+	size := 0
+	for it.Next() {
+		key := it.Key()[dataHeadBytes:]
+		if !w.Leaves[LeafOf(KeyHash(key))] {
+			continue
+		}
+		o, err := DecodeObject(it.Value())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		e := entry{part: w.Part, key: append([]byte(nil), key...), digest: o.Digest(),
+			stamp: o.MaxStamp()}
+		if w.Kind == WorkObjects {
+			e.object = append([]byte(nil), it.Value()...)
+		}
+		n := len(e.key) + len(e.object) + 20
+		if size += n; size > pageBytes && len(w.Result.Entries) > 0 {
+			w.Result.More = true
+			break
+		}
+		w.Result.Entries = append(w.Result.Entries, e)
+	}
+	return it.Close()
+}
+
+// namedObjects reads the objects that Entries name.
+func (r *Replica) namedObjects(w *Work) error {
+	size := 0
+	for _, e := range w.Entries {
+		o, data, err := r.read(w.Part, e.key)
+		if err != nil {
+			return err
+		}
+		if data == nil {
+			continue
+		}
+		if size += len(e.key) + len(data); size > pageBytes && len(w.Result.Entries) > 0 {
+			w.Result.More = true
+			break
+		}
+		w.Result.Entries = append(w.Result.Entries,
+			entry{part: w.Part, key: e.key, digest: o.Digest(), object: data})
+	}
+	return nil
+}
+
+// scan lists the pairs of a partition in [Lower, Upper), tombstones too: they count in a merge.
+func (r *Replica) scan(w *Work) error {
+	lower, upper := dataRange(w.Part)
+	if len(w.Lower) > 0 {
+		lower = appendDataKey(nil, w.Part, w.Lower)
+	}
+	if len(w.Upper) > 0 {
+		upper = appendDataKey(nil, w.Part, w.Upper)
+	}
+	it := r.store.Iter(lower, upper)
+	size := 0
+	for it.Next() {
+		n := len(it.Key()) + len(it.Value())
+		if len(w.Result.Entries) > 0 && (size+n > pageBytes || len(w.Result.Entries) >= w.Limit) {
+			w.Result.More = true
+			break
+		}
+		size += n
+		w.Result.Entries = append(w.Result.Entries, entry{
+			part:   w.Part,
+			key:    append([]byte(nil), it.Key()[dataHeadBytes:]...),
+			object: append([]byte(nil), it.Value()...),
+		})
+	}
+	return it.Close()
+}
+
+// deleted finds objects that are nothing but tombstones.
+func (r *Replica) deleted(w *Work) error {
+	it := r.store.Iter(dataRange(w.Part))
+	for it.Next() {
+		o, err := DecodeObject(it.Value())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if !o.Deleted() {
+			continue
+		}
+		if len(w.Result.Entries) >= w.Limit {
+			w.Result.More = true
+			break
+		}
+		key := append([]byte(nil), it.Key()[dataHeadBytes:]...)
+		w.Result.Entries = append(w.Result.Entries,
+			entry{part: w.Part, key: key, digest: o.Digest()})
+	}
+	return it.Close()
+}
+
+// check keeps of Entries those that are the same here, and tells whether anybody is owed anything
+// of the partition. What it answers is durable once Sync has returned.
+func (r *Replica) check(w *Work) error {
+	p := &r.parts[w.Part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	any, err := r.owesLocked(w.Part)
+	if err != nil {
+		return err
+	}
+	w.Result.Any = any
+	for _, e := range w.Entries {
+		o, _, err := r.read(w.Part, e.key)
+		if err != nil {
+			return err
+		}
+		if len(o.Clock) > 0 && o.Digest() == e.digest {
+			w.Result.Entries = append(w.Result.Entries, e)
+		}
+	}
+	return nil
+}
+
+// drop forgets the deleted objects that are still the same.
+func (r *Replica) drop(w *Work) error {
+	p := &r.parts[w.Part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range w.Entries {
+		old, _, err := r.read(w.Part, e.key)
+		if err != nil {
+			return err
+		}
+		if len(old.Clock) == 0 || old.Digest() != e.digest || !old.Deleted() {
+			continue
+		}
+		var b lsm.Batch
+		b.Delete(appendDataKey(nil, w.Part, e.key))
+		if err := r.store.Apply(&b); err != nil {
+			return err
+		}
+		p.note(e.key, &old, &Object{}, w.WallMillis)
+		w.Result.Entries = append(w.Result.Entries, e)
+	}
+	return nil
+}
+
+// partitionOf reads the partition out of a key of the store.
+func partitionOf(b []byte) Partition { return Partition(binary.BigEndian.Uint16(b)) }

@@ -1,0 +1,96 @@
+package replication
+
+import "kvd/lsm"
+
+// WorkKind is what the core wants done with the store.
+type WorkKind uint8
+
+const (
+	WorkUpdate      WorkKind = iota + 1 // read, give the write a dot, merge, write
+	WorkMerge                           // read, merge an object that came, write
+	WorkRead                            // read one object
+	WorkHint                            // note that Target is owed Key
+	WorkHintScan                        // a page of what Target is owed
+	WorkHintDone                        // Target has what Key held
+	WorkDigests                         // keys and digests of some leaves of a partition
+	WorkObjects                         // objects of some leaves of a partition, or of Entries
+	WorkBuild                           // make the tree of a partition
+	WorkDeleted                         // find deleted objects of a partition
+	WorkCheck                           // which of some deleted objects are still the same
+	WorkDrop                            // forget deleted objects that are still the same
+	WorkScan                            // a page of a partition, for a client
+	WorkIncarnation                     // raise the incarnation
+)
+
+// Work is one thing to do with the store, and which part of the core waits for it. The core makes
+// it, Replica.Do does it and fills Result in, and the core gets it back.
+type Work struct {
+	Kind WorkKind
+	// Who waits: an operation of the core, or a peer that asked.
+	ID   uint64
+	From NodeID
+	For  purpose
+
+	Part       Partition
+	Key        []byte
+	Durability lsm.Durability
+	WallMillis int64 // time of day, for the stamps of writes
+
+	// Update: the value and what its writer had seen. A blind write has seen what is here.
+	Value     []byte
+	Seen      Clock
+	Blind     bool
+	Tombstone bool
+
+	Object  Object   // merge
+	Targets []uint32 // update, merge: nodes that are owed the result; hints
+	Target  uint32   // hint scan and done
+	Digest  uint64   // hint done: of the object that was handed over
+	After   []byte   // pages: start behind this key
+	Lower   []byte   // scan
+	Upper   []byte
+	Limit   int           // entries of a page
+	Leaves  *[Leaves]bool // digests, objects
+	Entries []entry       // check, drop
+	Number  uint32        // incarnation
+
+	Result Result
+}
+
+// Result is what came of a Work.
+type Result struct {
+	Err     error
+	Object  Object  // update, merge, read: what is there now
+	Encoded []byte  // its encoding, when it was at hand
+	Changed bool    // merge: the store changed
+	Durable bool    // phase: false when applied, true once as durable as was asked
+	Entries []entry // pages
+	More    bool    // pages: this was not all
+	Any     bool    // check: something stands against forgetting in this partition
+}
+
+// entry is one object of a page.
+type entry struct {
+	part   Partition
+	key    []byte
+	digest uint64
+	stamp  Stamp
+	object []byte // encoded; nil where only digests are asked for
+}
+
+// purpose tells the core what to do with a Work that is done.
+type purpose uint8
+
+const (
+	forNothing   purpose = iota
+	forPut               // local part of a coordinated write
+	forGet               // local part of a coordinated read
+	forRepair            // local part of a read repair
+	forPeerWrite         // a peer's write
+	forPeerRead          // a peer's read
+	forHandoff           // hint replay
+	forSync              // anti-entropy
+	forCollect           // collecting tombstones
+	forScan
+	forIncarnation
+)
