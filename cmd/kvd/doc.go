@@ -4,6 +4,7 @@
 //	kvd put | get | del | scan   the verbs
 //	kvd import | export          bulk, to and from directories of files and JSON lines
 //	kvd status | checkpoint      look after a node
+//	kvd cert ...                 the certificates of a cluster's nodes and clients
 //	kvd debug ...                look into the files of one, also when it is down
 //	kvd demo                     see it all work, kill -9 included, in half a minute
 //

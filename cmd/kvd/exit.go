@@ -109,6 +109,12 @@ func hint(err error, command string) string {
 		return "no answer in time; is --addr right, is the node running? (--timeout waits longer)"
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program has this port: stop it, or choose one with --listen and --admin"
+	case command == "kvd cert init" && errors.Is(err, fs.ErrExist):
+		return "this directory has an authority; kvd cert ls shows whom it has signed"
+	case strings.HasPrefix(command, "kvd cert") && errors.Is(err, fs.ErrExist):
+		return "to renew a certificate delete it first; the key beside it stays"
+	case strings.HasPrefix(command, "kvd cert") && errors.Is(err, fs.ErrNotExist):
+		return "make an authority with: kvd cert init; certificates are made where ca.key is"
 	case errors.Is(err, fs.ErrPermission):
 		return "this user may not read and write there: change the owner, or choose another place"
 	}

@@ -168,6 +168,11 @@ func (e emitter) transport(m netquic.Metrics) {
 		m.HandshakesFailed-min(m.WrongProtocol, m.HandshakesFailed), "reason", "other")
 	e.counter("kvd_quic_handshake_failures_total", "Handshakes that failed, by reason.",
 		m.WrongProtocol, "reason", "protocol")
+	for reason, n := range m.CertsRefused {
+		e.counter("kvd_quic_certificates_refused_total",
+			"Certificates of clients and other nodes that were refused, by reason.", n,
+			"reason", reason)
+	}
 	e.counter("kvd_quic_calls_total", "Calls answered.", m.Calls)
 	e.counter("kvd_quic_calls_inline_total", "Of these, answered on the reading goroutine.",
 		m.Inline)
