@@ -13,12 +13,12 @@ import (
 // each partition has its replicas and each member exactly its share.
 type assignment struct {
 	*shares
-	n      int
-	hashes []uint64 // of the names of the members
+	n int
 
 	owners    [Partitions][]int
 	first     [Partitions]int // the owner asked first, or nobody
 	holds     []partitionSet  // of each member
+	held      []partitionSet  // holds, as settle found it
 	have      []int           // of each member: its replicas
 	zoneHave  []int           // of each zone: the sum over its members
 	inZone    [Partitions][]int
@@ -32,6 +32,12 @@ type partitionSet [Partitions / 64]uint64
 
 func (s *partitionSet) has(part int) bool { return s[part/64]>>(part%64)&1 != 0 }
 func (s *partitionSet) flip(part int)     { s[part/64] ^= 1 << (part % 64) }
+
+func (s *partitionSet) subtract(o *partitionSet) {
+	for i := range s {
+		s[i] &^= o[i]
+	}
+}
 
 // each calls f with every partition of the set until it returns false.
 func (s *partitionSet) each(f func(part int) bool) {
@@ -48,9 +54,6 @@ func newAssignment(members []Member, n int) *assignment {
 	a := &assignment{shares: shareOut(members, n), n: n}
 	a.holds = make([]partitionSet, len(members))
 	a.have, a.haveFirst = make([]int, len(members)), make([]int, len(members))
-	for _, m := range members {
-		a.hashes = append(a.hashes, nameHash(m.ID))
-	}
 	zones := len(a.lower)
 	a.zoneHave = make([]int, zones)
 	counts := make([]int, Partitions*zones)
@@ -94,10 +97,12 @@ func (a *assignment) replace(part, x, y int) {
 
 // fits reports whether y may take the place of x, or an empty place if x is nobody.
 func (a *assignment) fits(part, x, y int) bool {
-	if a.holds[y].has(part) {
-		return false
-	}
-	zone, extra := a.zoneOf[y], a.extra[part]
+	return !a.holds[y].has(part) && a.admits(part, x, a.zoneOf[y])
+}
+
+// admits reports whether the place of x, or an empty one, may go to a zone.
+func (a *assignment) admits(part, x, zone int) bool {
+	extra := a.extra[part]
 	if x != nobody {
 		left := a.zoneOf[x]
 		if left == zone {
@@ -115,46 +120,62 @@ func (a *assignment) fits(part, x, y int) bool {
 func (a *assignment) surplus(i int) int { return a.have[i] - a.replicas[i] }
 
 // settle makes the assignment whole and balanced. Empty places are filled with members that are
-// short of replicas, then members that have too many hand some to members that are short, directly
-// as long as that is possible and through others where it is not. From an empty assignment the
-// first step alone is exact (zones and members by what they still lack: Gale, 1957).
+// short of replicas, then members that have too many hand some to members that are short. Both is
+// done directly as long as that is possible, then through others. From an empty assignment the
+// direct way alone is exact (zones and members by what they still lack: Gale, 1957).
 func (a *assignment) settle() {
+	a.held = slices.Clone(a.holds)
 	for part := range Partitions {
 		a.evict(part)
 	}
 	for part := range Partitions {
-		for len(a.owners[part]) < a.n {
-			if y := a.neediest(part, nobody); y != nobody {
-				a.add(part, y)
-			} else if !a.chain(part) {
-				return // fault will say so
-			}
-		}
+		a.fill(part, func() bool { return a.chain(part, stepsFree) })
+	}
+	for part := range Partitions {
+		a.fill(part, func() bool { return a.chain(part, stepsAny) })
+	}
+	for a.chain(nobody, stepsBack) {
 	}
 	for a.handOver() {
 	}
-	for a.chain(nobody) {
+	for a.chain(nobody, stepsFree) {
+	}
+	for a.chain(nobody, stepsAny) {
 	}
 	a.settleFirsts()
+}
+
+// fill fills the empty places of a partition, as far as it and the given other way go.
+func (a *assignment) fill(part int, otherwise func() bool) {
+	for len(a.owners[part]) < a.n {
+		if y := a.neediest(part, nobody); y != nobody {
+			a.add(part, y)
+		} else if !otherwise() {
+			return
+		}
+	}
 }
 
 // evict empties places that break a bound of the partition, those of the members with the largest
 // surplus. What an earlier placement said may do so when zones or N have changed.
 func (a *assignment) evict(part int) {
-	for {
+	evictFrom := func(crowded func(zone int) bool) bool {
 		out := nobody
 		for _, i := range a.owners[part] {
-			zone := a.zoneOf[i]
-			in := a.inZone[part][zone]
-			breaks := in > a.upper[zone] || in > a.lower[zone] && a.extra[part] > a.extras
-			if breaks && (out == nobody || a.surplus(i) > a.surplus(out)) {
+			if crowded(a.zoneOf[i]) && (out == nobody || a.surplus(i) > a.surplus(out)) {
 				out = i
 			}
 		}
-		if out == nobody {
-			return
+		if out != nobody {
+			a.remove(part, out)
 		}
-		a.remove(part, out)
+		return out != nobody
+	}
+	in := a.inZone[part]
+	for evictFrom(func(zone int) bool { return in[zone] > a.upper[zone] }) {
+	}
+	for a.extra[part] > a.extras {
+		evictFrom(func(zone int) bool { return in[zone] > a.lower[zone] })
 	}
 }
 
@@ -218,47 +239,68 @@ func (a *assignment) handOver() bool {
 	return any
 }
 
+// steps says which steps a chain may have, by what they cost: a replica is copied when a member
+// ends up with a partition that it did not hold when settle began.
+type steps int
+
+const (
+	stepsBack steps = iota // to members that held the partition and lost it: nothing is copied
+	stepsFree              // the first copies; then only what members were given by settle goes on
+	stepsAny               // each copies
+)
+
 // chain moves one replica to a member that is short of replicas by way of others: each takes a
 // partition from the one before and gives another to the one after. It starts at an empty place of
 // a partition or, for nobody, at the members with a surplus, and takes the shortest way; it
-// reports whether there is one. While shares can be had at all there is: it is an augmenting path.
+// reports whether there is one. As long as shares are not reached there is one of stepsAny, since
+// they can be: it is an augmenting path.
 //
 // All steps can be done together. When two of them are in one partition, a direct step from the
 // first's giver to the second's taker would have been shorter; since it does not fit, the two are
 // in different zones and neither uses the room of the other.
-func (a *assignment) chain(part int) bool {
+func (a *assignment) chain(part int, steps steps) bool {
 	type step struct{ part, from int }
 	came := make([]step, len(a.have))
-	seen := make([]bool, len(a.have))
+	unseen := make([][]int, len(a.zoneHave)) // members by zone
 	var queue []int
+	for x, zone := range a.zoneOf {
+		if part == nobody && a.surplus(x) > 0 {
+			came[x] = step{nobody, nobody}
+			queue = append(queue, x)
+		} else {
+			unseen[zone] = append(unseen[zone], x)
+		}
+	}
 	end := nobody
 	visit := func(part, x int) bool {
-		for y := range a.have {
-			if seen[y] || !a.fits(part, x, y) {
+		for zone, members := range unseen {
+			if len(members) == 0 || !a.admits(part, x, zone) {
 				continue
 			}
-			seen[y], came[y] = true, step{part, x}
-			queue = append(queue, y)
-			if a.surplus(y) < 0 {
-				end = y
-				return false
-			}
+			unseen[zone] = slices.DeleteFunc(members, func(y int) bool {
+				if a.holds[y].has(part) || steps == stepsBack && !a.held[y].has(part) {
+					return false
+				}
+				came[y] = step{part, x}
+				queue = append(queue, y)
+				if a.surplus(y) < 0 && end == nobody {
+					end = y
+				}
+				return true
+			})
 		}
-		return true
+		return end == nobody
 	}
 	if part != nobody {
 		visit(part, nobody)
-	} else {
-		for x := range a.have {
-			if a.surplus(x) > 0 {
-				seen[x], came[x] = true, step{nobody, nobody}
-				queue = append(queue, x)
-			}
-		}
 	}
 	for at := 0; at < len(queue) && end == nobody; at++ {
 		x := queue[at]
-		a.holds[x].each(func(part int) bool { return visit(part, x) })
+		parts := a.holds[x]
+		if steps == stepsFree && came[x].part != nobody {
+			parts.subtract(&a.held[x])
+		}
+		parts.each(func(part int) bool { return visit(part, x) })
 	}
 	if end == nobody {
 		return false
@@ -289,51 +331,55 @@ func (a *assignment) settleFirsts() {
 			a.haveFirst[i]++
 		}
 	}
-	for a.chainFirsts() {
+	for again := true; again; {
+		again = false
+		for y := range a.have {
+			for a.firstSurplus(y) < 0 && a.takeFirst(y) {
+				again = true
+			}
+		}
 	}
 }
 
 func (a *assignment) firstSurplus(i int) int { return a.haveFirst[i] - a.firsts[i] }
 
-// chainFirsts moves one first place from a member that has too many to one that has too few, by
-// way of others if need be, and reports whether it could. There may be no way, when a member's
-// weight is out of proportion to what its zone lets it hold.
-func (a *assignment) chainFirsts() bool {
-	type step struct{ part, from int }
+// takeFirst gives y one first place more, and reports whether it could. It comes from a member that
+// has too many, by way of others if need be: each takes the first place of a partition from the
+// next. Where no such member is in reach, because the weights are out of proportion to what zones
+// let members hold or because few partitions connect them, it comes from the one in reach with the
+// weakest claim, if that is weaker than y's.
+func (a *assignment) takeFirst(y int) bool {
+	type step struct{ part, to int }
 	came := make([]step, len(a.have))
 	seen := make([]bool, len(a.have))
-	var queue []int
-	for x := range a.have {
-		if a.firstSurplus(x) > 0 {
-			seen[x], came[x] = true, step{nobody, nobody}
-			queue = append(queue, x)
-		}
-	}
-	for at := 0; at < len(queue); at++ {
-		x := queue[at]
-		if a.firstSurplus(x) < 0 {
-			a.haveFirst[x]++
-			for came[x].part != nobody {
-				a.first[came[x].part] = x
-				x = came[x].from
-			}
-			a.haveFirst[x]--
-			return true
-		}
-		a.holds[x].each(func(part int) bool {
-			if a.first[part] != x {
+	seen[y] = true
+	queue := []int{y}
+	giver := nobody
+	for at := 0; at < len(queue) && (giver == nobody || a.firstSurplus(giver) <= 0); at++ {
+		to := queue[at]
+		a.holds[to].each(func(part int) bool {
+			x := a.first[part]
+			if seen[x] {
 				return true
 			}
-			for _, y := range a.owners[part] {
-				if !seen[y] {
-					seen[y], came[y] = true, step{part, x}
-					queue = append(queue, y)
-				}
+			seen[x], came[x] = true, step{part, to}
+			queue = append(queue, x)
+			if a.firstSurplus(x) > 0 || a.weaker(x, a.haveFirst[x], y, a.haveFirst[y]) &&
+				(giver == nobody || a.weaker(x, a.haveFirst[x], giver, a.haveFirst[giver]-1)) {
+				giver = x
 			}
-			return true
+			return a.firstSurplus(x) <= 0
 		})
 	}
-	return false
+	if giver == nobody {
+		return false
+	}
+	a.haveFirst[y]++
+	a.haveFirst[giver]--
+	for x := giver; x != y; x = came[x].to {
+		a.first[came[x].part] = came[x].to
+	}
+	return true
 }
 
 // order returns the owners of a partition as they are asked: the first, then by rendezvous hash,
@@ -356,6 +402,11 @@ func (a *assignment) fault() string {
 	for part, owners := range a.owners {
 		if len(owners) != a.n {
 			return fmt.Sprintf("partition %d is on %d members, not %d", part, len(owners), a.n)
+		}
+		for zone, in := range a.inZone[part] {
+			if in < a.lower[zone] || in > a.upper[zone] {
+				return fmt.Sprintf("partition %d has %d replicas in one zone", part, in)
+			}
 		}
 	}
 	for i := range a.have {

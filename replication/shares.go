@@ -3,6 +3,7 @@ package replication
 // shares is how many replicas and first places each member should have. All of it is arithmetic on
 // integers: floating point would not give the same on every machine.
 type shares struct {
+	*claims
 	replicas []int // of each member
 	firsts   []int
 
@@ -17,16 +18,16 @@ type shares struct {
 
 // shareOut computes the shares of the members, which are in an order that all agree on.
 func shareOut(members []Member, n int) *shares {
-	s := &shares{replicas: make([]int, len(members)), firsts: make([]int, len(members))}
+	s := &shares{claims: newClaims(members)}
+	s.replicas, s.firsts = make([]int, len(members)), make([]int, len(members))
 	s.divideZones(members, n)
 
 	// A polymatroid: giving seats away one by one to the best claim that the bounds admit is
 	// optimal, once the lower bounds are met.
-	claims := newClaims(members)
 	s.zoneReplicas = make([]int, len(s.lower))
 	give := func(count int, open func(i int) bool) {
 		for ; count > 0; count-- {
-			i := claims.best(s.replicas, open)
+			i := s.best(s.replicas, open)
 			s.replicas[i]++
 			s.zoneReplicas[s.zoneOf[i]]++
 		}
@@ -42,7 +43,7 @@ func shareOut(members []Member, n int) *shares {
 	})
 
 	for range Partitions {
-		i := claims.best(s.firsts, func(i int) bool { return s.firsts[i] < s.replicas[i] })
+		i := s.best(s.firsts, func(i int) bool { return s.firsts[i] < s.replicas[i] })
 		s.firsts[i]++
 	}
 	return s
@@ -90,6 +91,11 @@ func newClaims(members []Member) *claims {
 		c.hashes = append(c.hashes, nameHash(m.ID))
 	}
 	return c
+}
+
+// weaker reports whether x has less of a right to the last of its seats than y to one more.
+func (c *claims) weaker(x, seatsX, y, seatsY int) bool {
+	return c.weights[x]*uint64(2*seatsY+1) < c.weights[y]*uint64(2*seatsX-1)
 }
 
 // best returns the member with the best claim to one seat more, among those that are open to it:
