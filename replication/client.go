@@ -126,6 +126,26 @@ func (c *Client) Scrub(ctx context.Context) (report lsm.ScrubReport, err error) 
 	return report, nil
 }
 
+// ErrNoCluster says that a node is none of a cluster.
+var ErrNoCluster = errors.New("replication: the node is not one of a cluster")
+
+// Ring asks the node for the cluster as it sees it. A node by itself gives ErrNoCluster.
+func (c *Client) Ring(ctx context.Context) (r Ring, err error) {
+	op := Op{Kind: KindRing}
+	answer, err := c.caller.Call(ctx, op.AppendTo(nil), nil)
+	if err != nil {
+		return r, err
+	}
+	if len(answer) > 0 && status(answer[0]) == statusBadRequest {
+		return r, ErrNoCluster
+	}
+	body, err := decodeAnswer(answer)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(body, &r)
+}
+
 // Status asks the node for its account of itself, as JSON: see Status.
 func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
 	out, err := c.roundTrip(ctx, &request{kind: KindStatus}, nil)

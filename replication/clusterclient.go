@@ -281,6 +281,14 @@ func (e *connError) Error() string {
 
 func (e *connError) Unwrap() error { return e.err }
 
+// connector is a Caller that can be asked to connect, once and at once.
+type connector interface {
+	Connect(ctx context.Context) error
+}
+
+// connectTimeout is how long a node may take to let a client in.
+const connectTimeout = time.Second
+
 // attemptTimeout is how long the first node gets before a read goes to the next.
 const attemptTimeout = 3 * time.Second
 
@@ -289,6 +297,16 @@ func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
 	conn, err := c.conn(addr)
 	if err != nil {
 		return nil, &connError{addr, err}
+	}
+	if to, ok := conn.(connector); ok {
+		// A node that is not there must not keep a request from those that are.
+		dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+		err := to.Connect(dialing)
+		cancel()
+		if err != nil {
+			c.failed(addr)
+			return nil, &connError{addr, err}
+		}
 	}
 	attempt := ctx
 	if op.Kind != KindWrite {
@@ -318,8 +336,8 @@ func (c *ClusterClient) route(r *Ring, op *Op) (addrs []string) {
 	defer c.mu.Unlock()
 	var later []string
 	now := time.Now()
-	add := func(addr string, state string) {
-		if state == Down.String() || now.Sub(c.bad[addr]) < time.Second {
+	add := func(addr string) {
+		if now.Sub(c.bad[addr]) < time.Second {
 			later = append(later, addr)
 			return
 		}
@@ -329,12 +347,12 @@ func (c *ClusterClient) route(r *Ring, op *Op) (addrs []string) {
 	if int(part) < len(r.Owners) {
 		for _, i := range r.Owners[part] {
 			owner[i] = true
-			add(r.Members[i].Addr, r.Members[i].State)
+			add(r.Members[i].Addr)
 		}
 	}
 	for i, m := range r.Members {
 		if !owner[i] {
-			add(m.Addr, m.State)
+			add(m.Addr)
 		}
 	}
 	return append(addrs, later...)

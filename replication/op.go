@@ -138,7 +138,7 @@ func (o *Op) check() error {
 
 // MaxObjectValueBytes bounds a value in a cluster: several siblings, and what goes with them, have
 // to fit one value of the engine and one message.
-const MaxObjectValueBytes = 1 << 20
+const MaxObjectValueBytes = 3 << 20
 
 // The answer to a read, after the status byte: the values that there are, none for a key that was
 // deleted or never written, then the context to write with, then the nodes whose answers counted.

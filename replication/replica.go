@@ -186,6 +186,9 @@ func (r *Replica) merge(w *Work) error {
 func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 	var b lsm.Batch
 	w.Result.Encoded = next.AppendTo(nil)
+	if w.Kind == WorkUpdate && len(next.Siblings) > 1 && len(w.Result.Encoded) > lsm.MaxValueBytes {
+		return ErrTooManySiblings
+	}
 	b.Put(appendDataKey(nil, w.Part, w.Key), w.Result.Encoded)
 	fresh, err := r.addHints(&b, w)
 	if err != nil {

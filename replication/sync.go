@@ -88,7 +88,7 @@ func (c *Core) tickSync() {
 	for range c.place.Members {
 		s.peer = (s.peer + 1) % len(c.place.Members)
 		id := c.place.Members[s.peer].ID
-		if len(s.shared[id]) == 0 || !c.reachable(id) {
+		if len(s.shared[id]) == 0 || !c.reachable(id) || c.owes(id) {
 			continue
 		}
 		s.round = &syncRound{id: c.newID(), peer: id, progress: c.now.Since,
@@ -172,7 +172,15 @@ func (c *Core) syncMessage(from NodeID, m *peerMessage) {
 	}
 }
 
+// owes reports whether a node is being given what it missed: what differs until then is on its way.
+func (c *Core) owes(id NodeID) bool {
+	return !c.cfg.off.hints && c.replica.hints.of(id.Number()) > 0
+}
+
 func (c *Core) compareSummary(from NodeID, m *peerMessage) {
+	if c.owes(from) {
+		return // it asks again
+	}
 	if sum := c.summary(from); sum == m.digest {
 		c.send(from, ClassBulk, &peerMessage{kind: peerSummary, id: m.id, flags: flagReply,
 			digest: sum})

@@ -29,13 +29,29 @@ type store interface {
 // openStore opens dir when it is given, else it dials the node.
 func (p *program) openStore(ctx context.Context, dir string, readOnly bool) (store, error) {
 	if dir == "" {
-		return p.dial(ctx)
+		return p.dialStore(ctx)
 	}
 	db, err := openOffline(dir, readOnly)
 	if err != nil {
 		return nil, err
 	}
 	return offline{db}, nil
+}
+
+// dialStore connects to a node, or to the cluster that it belongs to.
+func (p *program) dialStore(ctx context.Context) (store, error) {
+	c, err := p.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.Ring(ctx)
+	switch {
+	case errors.Is(err, replication.ErrNoCluster):
+		return c, nil
+	case err != nil:
+		return nil, errors.Join(err, c.Close())
+	}
+	return clusterStore{p.clusterClient()}, c.Close()
 }
 
 // openOffline opens a database that must exist, unless it is opened for writing. It makes none in a

@@ -9,6 +9,7 @@ import (
 
 func (p *program) delCommand() *cobra.Command {
 	var durability durabilityFlag
+	var o consistency
 	cmd := &cobra.Command{
 		Use:   "del KEY",
 		Short: "Remove a key; one that does not exist is fine",
@@ -16,14 +17,26 @@ func (p *program) delCommand() *cobra.Command {
 	}
 	p.addClientFlags(cmd)
 	addDurabilityFlag(cmd, &durability)
+	addConsistencyFlags(cmd, &o, false, true)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		key := []byte(args[0])
-		return p.withClient(cmd.Context(), func(c *replication.Client) error {
+		return p.withEither(cmd.Context(), &o, func(c *replication.Client) error {
 			err := c.Delete(cmd.Context(), key, lsm.Durability(durability))
 			if err != nil || p.output != outputJSON {
 				return err
 			}
 			return p.printJSON(keyJSON(key))
+		}, func(c *replication.ClusterClient) error {
+			options, err := o.write(durability)
+			if err != nil {
+				return err
+			}
+			p.seeBefore(cmd.Context(), c, key, &options)
+			w, err := c.Delete(cmd.Context(), key, options)
+			if err != nil || p.output != outputJSON {
+				return err
+			}
+			return p.printJSON(makeWrittenJSON(key, w))
 		})
 	}
 	return cmd

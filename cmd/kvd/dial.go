@@ -27,6 +27,7 @@ type clientSettings struct {
 	knownNodes string
 	pin        string
 	timeout    time.Duration
+	tls, name  string // of a cluster: directory of certificates, and which of them is ours
 }
 
 // addClientFlags gives cmd the flags it takes to reach a node.
@@ -35,8 +36,10 @@ func (p *program) addClientFlags(cmd *cobra.Command) {
 	f.StringVar(&p.client.addr, "addr", defaultListen, "address of the node, host:port")
 	p.addKnownNodesFlag(cmd)
 	f.StringVar(&p.client.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
+	addTLSFlag(cmd, &p.client.tls)
+	f.StringVar(&p.client.name, "cert", "", "in a cluster: name of the certificate in --tls")
 	f.DurationVar(&p.client.timeout, "timeout", 10*time.Second, "how long to wait for one answer")
-	setting(f, "addr", "pin", "timeout")
+	setting(f, "addr", "pin", "timeout", "cert")
 }
 
 // addKnownNodesFlag is for clients, which look a node's key up there, and for nodes, which leave
@@ -56,16 +59,7 @@ func (p *program) dial(ctx context.Context) (*replication.Client, error) {
 	if s.timeout <= 0 {
 		return nil, usagef("timeout %v: must be above zero", s.timeout)
 	}
-	o := netquic.Options{CallTimeout: s.timeout}
-	var err error
-	if s.pin != "" {
-		if o.Pin, err = netquic.ParsePin(s.pin); err != nil {
-			return nil, &usageError{err}
-		}
-	} else if o.KnownServers, err = s.knownServers(); err != nil {
-		return nil, err
-	}
-	c, err := netquic.NewClient(s.addr, o)
+	c, err := p.caller(s.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +68,37 @@ func (p *program) dial(ctx context.Context) (*replication.Client, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return replication.NewClient(c, netquic.ErrInDoubt), nil
+}
+
+// caller makes a connection to an address, which is opened when it is used.
+func (p *program) caller(addr string) (c *netquic.Client, err error) {
+	s := p.client
+	o := netquic.Options{CallTimeout: s.timeout}
+	switch {
+	case s.tls != "":
+		err = s.certificate(&o)
+	case s.pin != "":
+		if o.Pin, err = netquic.ParsePin(s.pin); err != nil {
+			err = &usageError{err}
+		}
+	default:
+		o.KnownServers, err = s.knownServers()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return netquic.NewClient(addr, o)
+}
+
+// certificate has the client know the nodes of a cluster by their authority, and show a certificate
+// of its own if one is named.
+func (s *clientSettings) certificate(o *netquic.Options) (err error) {
+	if s.name == "" {
+		o.Authority, err = netquic.LoadAuthority(filepath.Join(s.tls, netquic.AuthorityCertFile))
+		return err
+	}
+	o.ClientCert, err = netquic.LoadClient(s.tls, s.name)
+	return err
 }
 
 func (s *clientSettings) knownServers() (string, error) {

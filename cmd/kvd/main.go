@@ -63,7 +63,7 @@ func (p *program) rootCommand() *cobra.Command {
 		p.putCommand(), p.getCommand(), p.delCommand(), p.scanCommand(),
 		p.importCommand(), p.exportCommand(),
 		p.statusCommand(), p.checkpointCommand(), p.compactCommand(),
-		p.scrubCommand(), p.certCommand(),
+		p.scrubCommand(), p.ringCommand(), p.explainCommand(), p.certCommand(),
 		p.debugCommand(), p.demoCommand(), p.configCommand(),
 	)
 	return root

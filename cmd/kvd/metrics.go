@@ -14,23 +14,24 @@ import (
 // collector turns the figures of a node into metrics at each scrape. The names are an interface
 // to other people's dashboards: a test pins them.
 type collector struct {
-	db     *lsm.DB
-	node   *replication.Node
-	server *netquic.Server
+	db *lsm.DB
+	n  *servedNode
 }
 
-func newCollector(db *lsm.DB, n *replication.Node, s *netquic.Server) *collector {
-	return &collector{db, n, s}
-}
+func newCollector(db *lsm.DB, n *servedNode) *collector { return &collector{db, n} }
 
 // Describe describes nothing: the metrics are made anew at each scrape.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	e := emitter{out}
-	e.requests(c.node.Metrics())
+	e.requests(c.n.node.Metrics())
 	e.engine(c.db.Metrics())
-	e.transport(c.server.Metrics())
+	e.transport(c.n.server.Metrics())
+	if c.n.cluster != nil {
+		e.cluster(c.n.cluster.Ring(), c.n.cluster.Counts())
+		e.peers(c.n.peers.Metrics())
+	}
 }
 
 type emitter struct{ out chan<- prometheus.Metric }

@@ -37,7 +37,7 @@ func TestMetricNames(t *testing.T) {
 	go server.Serve(t.Context(), replication.NewNode(db, replication.NodeOptions{}))
 	registry := prometheus.NewRegistry()
 	node := replication.NewNode(db, replication.NodeOptions{})
-	registry.MustRegister(newCollector(db, node, server))
+	registry.MustRegister(newCollector(db, &servedNode{node: node, server: server}))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 
@@ -12,6 +14,7 @@ import (
 
 func (p *program) putCommand() *cobra.Command {
 	var durability durabilityFlag
+	var o consistency
 	cmd := &cobra.Command{
 		Use:   "put KEY VALUE",
 		Short: "Write a value; - reads it from stdin",
@@ -21,12 +24,13 @@ func (p *program) putCommand() *cobra.Command {
 	}
 	p.addClientFlags(cmd)
 	addDurabilityFlag(cmd, &durability)
+	addConsistencyFlags(cmd, &o, false, true)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		value, err := p.valueArgument(args[1])
 		if err != nil {
 			return err
 		}
-		return p.withClient(cmd.Context(), func(c *replication.Client) error {
+		return p.withEither(cmd.Context(), &o, func(c *replication.Client) error {
 			err := c.Put(cmd.Context(), []byte(args[0]), value, lsm.Durability(durability))
 			if err != nil || p.output != outputJSON {
 				return err
@@ -36,9 +40,51 @@ func (p *program) putCommand() *cobra.Command {
 				Bytes      int    `json:"bytes"`
 				Durability string `json:"durability"`
 			}{keyJSON([]byte(args[0])), len(value), durability.String()})
+		}, func(c *replication.ClusterClient) error {
+			return p.putInCluster(cmd.Context(), c, []byte(args[0]), value, &o, durability)
 		})
 	}
 	return cmd
+}
+
+// putInCluster writes a value in the place of what a read finds there: somebody who types a value
+// means it to be the only one.
+func (p *program) putInCluster(ctx context.Context, c *replication.ClusterClient, key,
+	value []byte, o *consistency, d durabilityFlag) error {
+	options, err := o.write(d)
+	if err != nil {
+		return err
+	}
+	p.seeBefore(ctx, c, key, &options)
+	w, err := c.Put(ctx, key, value, options)
+	if err != nil || p.output != outputJSON {
+		return err
+	}
+	return p.printJSON(makeWrittenJSON(key, w))
+}
+
+// seeBefore gives a write without a context that of a read. When that fails the write replaces
+// what its coordinator has.
+func (p *program) seeBefore(ctx context.Context, c *replication.ClusterClient, key []byte,
+	o *replication.WriteOptions) {
+	if o.Context != nil {
+		return
+	}
+	before, err := c.Get(ctx, key, replication.ReadOptions{Level: o.Level, Strict: o.Strict})
+	if err == nil {
+		o.Context = before.Context
+	}
+}
+
+// writtenJSON is what a write to a cluster came to.
+type writtenJSON struct {
+	pairJSON
+	Context string               `json:"context"`
+	Nodes   []replication.NodeID `json:"nodes"`
+}
+
+func makeWrittenJSON(key []byte, w replication.Written) writtenJSON {
+	return writtenJSON{keyJSON(key), base64.RawURLEncoding.EncodeToString(w.Context), w.Nodes}
 }
 
 // valueArgument returns the value that an argument means. No more is read than a value may have.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -55,13 +54,15 @@ func (p *program) scanCommand() *cobra.Command {
 	var keys keyRange
 	var limit int
 	var keysOnly bool
+	var o consistency
 	cmd := &cobra.Command{
 		Use:   "scan",
-		Short: "List pairs in the order of their keys",
+		Short: "List pairs in the order of their keys (in a cluster: partition by partition)",
 		Args:  noArgs,
 	}
 	p.addClientFlags(cmd)
 	keys.addFlags(cmd)
+	addConsistencyFlags(cmd, &o, true, false)
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many (0: all)")
 	cmd.Flags().BoolVar(&keysOnly, "keys-only", false, "leave the values out")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -72,15 +73,28 @@ func (p *program) scanCommand() *cobra.Command {
 		if limit < 0 {
 			return usagef("limit %d: must not be negative", limit)
 		}
-		return p.withClient(cmd.Context(), func(c *replication.Client) error {
-			return p.scan(cmd.Context(), c, lower, upper, limit, keysOnly)
+		ctx := cmd.Context()
+		return p.withEither(ctx, &o, func(c *replication.Client) error {
+			return p.scan(keysOnly, func(print func(key, value []byte) error) error {
+				if keysOnly {
+					return c.ScanKeys(ctx, lower, upper, limit,
+						func(k []byte) error { return print(k, nil) })
+				}
+				return c.Scan(ctx, lower, upper, limit, print)
+			})
+		}, func(c *replication.ClusterClient) error {
+			return p.scan(keysOnly, func(print func(key, value []byte) error) error {
+				return c.Scan(ctx, lower, upper, limit, o.read(),
+					func(key []byte, values [][]byte) error { return print(key, values[0]) })
+			})
 		})
 	}
 	return cmd
 }
 
-func (p *program) scan(ctx context.Context, c *replication.Client, lower, upper []byte, limit int,
-	keysOnly bool) error {
+// scan prints the pairs that walk comes by.
+func (p *program) scan(keysOnly bool,
+	walk func(print func(key, value []byte) error) error) error {
 	out := bufio.NewWriterSize(p.stdout, 64<<10)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
@@ -101,12 +115,7 @@ func (p *program) scan(ctx context.Context, c *replication.Client, lower, upper 
 		}
 		return out.WriteByte('\n')
 	}
-	var err error
-	if keysOnly {
-		err = c.ScanKeys(ctx, lower, upper, limit, func(k []byte) error { return print(k, nil) })
-	} else {
-		err = c.Scan(ctx, lower, upper, limit, print)
-	}
+	err := walk(print)
 	if flush := out.Flush(); !errors.Is(err, flush) {
 		err = errors.Join(err, flush)
 	}

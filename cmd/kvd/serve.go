@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 
 	"kvd/lsm"
 	"kvd/netquic"
-	"kvd/replication"
 )
 
 // serveSettings are the settings of a node.
@@ -27,6 +25,10 @@ type serveSettings struct {
 	logLevel            string
 	anyClient           bool
 	withStdin           bool
+
+	// Of a node of a cluster.
+	id, cluster, tls, buckets string
+	replicas                  int
 }
 
 func (p *program) serveCommand() *cobra.Command {
@@ -66,10 +68,14 @@ that one that was just killed can be replaced at once.`,
 		"listen beyond this machine although every client is let in")
 	f.BoolVar(&s.withStdin, "with-stdin", false, "stop when stdin ends")
 	_ = f.MarkHidden("with-stdin") // fails only for a flag that does not exist
+	addClusterFlags(cmd, &s)
 	p.addKnownNodesFlag(cmd)
 	setting(f, "data", "listen", "admin", "memtable", "cache", "drain-timeout", "scrub-period",
 		"log-level", "insecure-any-client")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if s.cluster != "" && !cmd.Flags().Changed("listen") {
+			s.listen = "" // that of the list
+		}
 		if err := s.check(); err != nil {
 			return err
 		}
@@ -80,6 +86,9 @@ that one that was just killed can be replaced at once.`,
 
 // check refuses what cannot work before anything is touched.
 func (s *serveSettings) check() error {
+	if err := s.checkCluster(); err != nil {
+		return err
+	}
 	if err := checkAddress("listen", s.listen); err != nil {
 		return err
 	}
@@ -102,7 +111,7 @@ func (s *serveSettings) check() error {
 		return nil
 	}
 	for _, addr := range []string{s.listen, s.admin} {
-		if addr != "off" && !netquic.IsLoopback(addr) {
+		if addr != "off" && !netquic.IsLoopback(addr) && (s.cluster == "" || addr == s.admin) {
 			return usagef("%s can be reached from other machines and would let in every client "+
 				"there; listen on 127.0.0.1, or say --insecure-any-client", addr)
 		}
@@ -138,23 +147,13 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	opened := time.Since(start)
 
-	identity, err := netquic.EnsureIdentity(filepath.Join(s.data, "tls"))
+	n, err := take(ctx, before, func() (*servedNode, error) { return s.listenOn(db, log) })
 	if err != nil {
 		return err
 	}
-	server, err := take(ctx, before, func() (*netquic.Server, error) {
-		return netquic.Listen(s.listen, netquic.Options{Identity: identity})
-	})
-	if err != nil {
-		return err
-	}
-	p.introduce(s.listen, server.Addr().String(), identity.Pin(), log)
-	node := replication.NewNode(db, replication.NodeOptions{
-		Version:   version(),
-		Transport: func() any { return server.Metrics() },
-	})
-	a.show(newCollector(db, node, server))
-	h.opened(db, node)
+	p.introduce(s.listen, n.server.Addr().String(), n.pin, log)
+	a.show(newCollector(db, n))
+	h.opened(db, n.node)
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -166,11 +165,12 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	}
 	go keepMemory(ctx, db)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(context.WithoutCancel(ctx), node) }()
+	go func() { served <- n.serve(context.WithoutCancel(ctx)) }()
 	h.ready()
-	log.Info("serving", "version", version(), "data", s.data, "listen", server.Addr().String(),
-		"admin", a.addr(), "pin", identity.Pin().String(), "opened_in", opened.String())
-	if err := p.greet(s, server.Addr().String(), a.addr(), opened); err != nil {
+	log.Info("serving", "version", version(), "data", s.data, "listen",
+		n.server.Addr().String(), "admin", a.addr(), "pin", n.pin.String(), "opened_in",
+		opened.String())
+	if err := p.greet(s, n.server.Addr().String(), a.addr(), opened); err != nil {
 		log.Warn("cannot write to stdout", "error", err)
 	}
 
@@ -179,7 +179,7 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 		return err // nobody asked it to stop
 	case <-ctx.Done():
 	}
-	return drain(s, h, node, server, served, log)
+	return drain(s, h, n, served, log)
 }
 
 // introduce tells the clients of this user on this machine the node's key, so that a node set up
@@ -199,14 +199,14 @@ func (p *program) introduce(listen, addr string, pin netquic.Pin, log *slog.Logg
 
 // drain ends the service: first the load balancer is told, then new requests are refused, those
 // under way finish.
-func drain(s serveSettings, h *health, node *replication.Node, server *netquic.Server,
-	served <-chan error, log *slog.Logger) error {
+func drain(s serveSettings, h *health, n *servedNode, served <-chan error,
+	log *slog.Logger) error {
 	log.Info("stopping: no new requests from here on", "timeout", s.drain.String())
 	h.drain()
-	node.Drain()
+	n.node.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.drain)
 	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
+	if err := n.server.Shutdown(ctx); err != nil {
 		log.Warn("some requests were cut off", "error", err)
 	}
 	err := <-served
