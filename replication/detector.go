@@ -19,12 +19,15 @@ const (
 	phiSuspect = 5.0
 	// detectorWeight of a new interval in the mean is one in so many.
 	detectorWeight = 16
+	// outlier is how many times the mean an interval counts at most.
+	outlier = 4
 )
 
 // beat takes in that the member's heartbeat has advanced.
 func (d *detector) beat(now time.Duration) {
-	if d.mean > 0 {
-		d.mean += (now - d.last - d.mean) / detectorWeight
+	// An outage is no interval: it would make the detector as patient as the outage was long.
+	if interval := min(now-d.last, outlier*d.mean); d.mean > 0 {
+		d.mean += (interval - d.mean) / detectorWeight
 	}
 	d.last = now
 }

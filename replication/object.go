@@ -314,9 +314,11 @@ func (d *decoder) clock() Clock {
 // A context is what a client gets with a read and gives back with a write, to say what the write
 // has seen: the clock of the object, in a form that it cannot make by itself or mix up.
 //
-//	format u8 = 1 | clock | checksum u64 little endian
+//	format u8 = 1 | clock | stamp uvarint | checksum u64 little endian
 //
-// The checksum is the xxhash64 of the identity of the cluster and all before it: a context of
+// The stamp is the greatest of what was read: that of the write has to be above it, or where only
+// the last write is kept, one could win over another that has seen it, and replicas that merge in
+// different orders would end up with different ones. The checksum is the xxhash64 of the identity of the cluster and all before it: a context of
 // another cluster, or one that was cut or changed by accident, is refused. Someone who wants to
 // deceive can, and harms only keys that he may write anyway.
 const contextFormat = 1
@@ -326,10 +328,11 @@ type ContextError struct{ Reason string }
 
 func (e *ContextError) Error() string { return "replication: context: " + e.Reason }
 
-// EncodeContext makes the context of a clock, which may be empty.
-func EncodeContext(c Clock, cluster uint64) []byte {
-	b := make([]byte, 0, 10+len(c)*(clockEntryBytes+2)+8)
+// EncodeContext makes the context of a clock, which may be empty, and the greatest stamp below it.
+func EncodeContext(c Clock, newest Stamp, cluster uint64) []byte {
+	b := make([]byte, 0, 20+len(c)*(clockEntryBytes+2)+8)
 	b = appendClock(append(b, contextFormat), c)
+	b = binary.AppendUvarint(b, uint64(newest))
 	return binary.LittleEndian.AppendUint64(b, contextSum(b, cluster))
 }
 
@@ -341,24 +344,24 @@ func contextSum(b []byte, cluster uint64) uint64 {
 }
 
 // DecodeContext reads what EncodeContext made for the same cluster.
-func DecodeContext(b []byte, cluster uint64) (Clock, error) {
-	if len(b) < 10 {
-		return nil, &ContextError{fmt.Sprintf("%d bytes are too few", len(b))}
+func DecodeContext(b []byte, cluster uint64) (c Clock, newest Stamp, err error) {
+	if len(b) < 11 {
+		return nil, 0, &ContextError{fmt.Sprintf("%d bytes are too few", len(b))}
 	}
 	body := b[:len(b)-8]
 	if binary.LittleEndian.Uint64(b[len(body):]) != contextSum(body, cluster) {
-		return nil, &ContextError{"checksum does not match: cut, altered, or of another cluster"}
+		return nil, 0, &ContextError{"checksum does not match: cut, altered, or of another cluster"}
 	}
 	d := decoder{rest: body}
 	if d.byte() != contextFormat {
 		d.fail("unknown format")
 	}
-	c := d.clock()
+	c, newest = d.clock(), Stamp(d.uvarint())
 	if d.reason == "" && len(d.rest) > 0 {
 		d.fail("trailing bytes")
 	}
 	if d.reason != "" {
-		return nil, &ContextError{d.reason}
+		return nil, 0, &ContextError{d.reason}
 	}
-	return c, nil
+	return c, newest, nil
 }

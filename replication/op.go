@@ -153,15 +153,17 @@ func appendReadAnswer(dst []byte, o *Object, cluster uint64, nodes []NodeID) []b
 	for _, s := range values {
 		dst = appendField(dst, s.Value)
 	}
-	return appendHolders(dst, o.Clock, cluster, nodes)
+	return appendHolders(dst, o.Clock, o.MaxStamp(), cluster, nodes)
 }
 
-func appendWriteAnswer(dst []byte, seen Clock, cluster uint64, nodes []NodeID) []byte {
-	return appendHolders(append(dst, byte(statusOK)), seen, cluster, nodes)
+func appendWriteAnswer(dst []byte, seen Clock, newest Stamp, cluster uint64,
+	nodes []NodeID) []byte {
+	return appendHolders(append(dst, byte(statusOK)), seen, newest, cluster, nodes)
 }
 
-func appendHolders(dst []byte, seen Clock, cluster uint64, nodes []NodeID) []byte {
-	dst = appendField(dst, EncodeContext(seen, cluster))
+func appendHolders(dst []byte, seen Clock, newest Stamp, cluster uint64,
+	nodes []NodeID) []byte {
+	dst = appendField(dst, EncodeContext(seen, newest, cluster))
 	dst = binary.AppendUvarint(dst, uint64(len(nodes)))
 	for _, id := range nodes {
 		dst = binary.LittleEndian.AppendUint32(dst, id.Number())

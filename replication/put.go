@@ -22,7 +22,8 @@ type putOp struct {
 	targets  []target
 	owed     []NodeID // owners that nobody stands in for yet
 	object   []byte   // encoded, once it has been written here
-	seen     Clock
+	seen     Clock    // of the object, and its greatest stamp
+	newest   Stamp
 	replied  bool
 }
 
@@ -79,7 +80,7 @@ func (c *Core) startPut(from origin, op Op, raw []byte, deadline time.Duration) 
 		c.refuse(from, err)
 		return
 	}
-	seen, err := c.contextOf(&op)
+	seen, newest, err := c.contextOf(&op)
 	if err != nil {
 		c.refuse(from, err)
 		return
@@ -109,7 +110,7 @@ func (c *Core) startPut(from origin, op Op, raw []byte, deadline time.Duration) 
 	c.begin(p.id, p)
 	c.wakeAt(p.id, deadline)
 	w := &Work{Kind: WorkUpdate, For: forPut, ID: p.id, Part: part, Key: op.Key, Value: op.Value,
-		Tombstone: op.Tombstone, Seen: seen, Blind: !op.HasContext, Durability: op.Durability}
+		Tombstone: op.Tombstone, Seen: seen, Newest: newest, Blind: !op.HasContext, Durability: op.Durability}
 	if !c.cfg.off.hints {
 		for _, id := range owed {
 			w.Targets = append(w.Targets, id.Number())
@@ -133,9 +134,9 @@ func without(ids []NodeID, id NodeID) (rest []NodeID) {
 }
 
 // contextOf reads the context that came with a write.
-func (c *Core) contextOf(op *Op) (Clock, error) {
+func (c *Core) contextOf(op *Op) (Clock, Stamp, error) {
 	if !op.HasContext {
-		return nil, nil
+		return nil, 0, nil
 	}
 	return DecodeContext(op.Context, c.cfg.Cluster)
 }
@@ -151,6 +152,7 @@ func (p *putOp) stored(c *Core, w *Work) {
 		p.mark(c, c.self, targetFailed)
 	case !w.Result.Durable:
 		p.object, p.seen = w.Result.Encoded, w.Result.Object.Clock
+		p.newest = w.Result.Object.MaxStamp()
 		p.op.Value = nil // it is in the object
 		for i := range p.targets {
 			if p.targets[i].node != c.self {
@@ -264,7 +266,7 @@ func (p *putOp) check(c *Core) {
 	switch {
 	case p.replied:
 	case len(nodes) >= p.need:
-		p.reply(c, appendWriteAnswer(nil, p.seen, c.cfg.Cluster, nodes))
+		p.reply(c, appendWriteAnswer(nil, p.seen, p.newest, c.cfg.Cluster, nodes))
 	case !waiting || c.now.Since >= p.deadline:
 		c.Counts.InDoubt++
 		p.reply(c, appendOpError(nil, &InDoubtError{Need: p.need, Got: len(nodes)}, true))

@@ -136,7 +136,7 @@ func (r *Replica) update(w *Work) error {
 	}
 	s := Sibling{
 		Dot:       Dot{Actor: MakeActor(r.self.Number(), r.incarnation.Load()), Seq: p.seq + 1},
-		Stamp:     r.nextStamp(w.WallMillis, old.MaxStamp()),
+		Stamp:     r.nextStamp(w.WallMillis, max(old.MaxStamp(), w.Newest)),
 		Tombstone: w.Tombstone,
 		Value:     w.Value,
 	}

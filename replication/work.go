@@ -39,6 +39,7 @@ type Work struct {
 	// Update: the value and what its writer had seen. A blind write has seen what is here.
 	Value     []byte
 	Seen      Clock
+	Newest    Stamp // of what its writer had seen
 	Blind     bool
 	Tombstone bool
 

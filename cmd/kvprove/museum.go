@@ -41,7 +41,8 @@ const searchBudget = 2 * time.Minute
 
 func exhibits() []exhibit {
 	var all []exhibit
-	for _, room := range [][]exhibit{logExhibits, engineExhibits, tableExhibits, nodeExhibits} {
+	for _, room := range [][]exhibit{logExhibits, engineExhibits, tableExhibits, nodeExhibits,
+		clusterExhibits} {
 		all = append(all, room...)
 	}
 	return all
