@@ -318,9 +318,10 @@ func (d *decoder) clock() Clock {
 //
 // The stamp is the greatest of what was read: that of the write has to be above it, or where only
 // the last write is kept, one could win over another that has seen it, and replicas that merge in
-// different orders would end up with different ones. The checksum is the xxhash64 of the identity of the cluster and all before it: a context of
-// another cluster, or one that was cut or changed by accident, is refused. Someone who wants to
-// deceive can, and harms only keys that he may write anyway.
+// different orders would end up with different ones. The checksum is the xxhash64 of the identity
+// of the cluster and all before it: a context of another cluster, or one that was cut or changed
+// by accident, is refused. Someone who wants to deceive can, and harms only keys that he may write
+// anyway.
 const contextFormat = 1
 
 // ContextError says why bytes are no context of this cluster.

@@ -110,7 +110,8 @@ func (c *Core) startPut(from origin, op Op, raw []byte, deadline time.Duration) 
 	c.begin(p.id, p)
 	c.wakeAt(p.id, deadline)
 	w := &Work{Kind: WorkUpdate, For: forPut, ID: p.id, Part: part, Key: op.Key, Value: op.Value,
-		Tombstone: op.Tombstone, Seen: seen, Newest: newest, Blind: !op.HasContext, Durability: op.Durability}
+		Tombstone: op.Tombstone, Seen: seen, Newest: newest, Blind: !op.HasContext,
+		Durability: op.Durability}
 	if !c.cfg.off.hints {
 		for _, id := range owed {
 			w.Targets = append(w.Targets, id.Number())

@@ -90,7 +90,8 @@ var clusterExhibits = []exhibit{
 				"if s.round != nil {"},
 			{"replication/collect.go", "\tif !c.allReachable() {\n\t\ts.allUp = -1",
 				"\tif false {\n\t\ts.allUp = -1"}},
-		pkg: "./replication", run: simTests + "|^TestTombstonesStayWhileANodeIsAway$", budget: searchBudget,
+		pkg: "./replication", run: simTests + "|^TestTombstonesStayWhileANodeIsAway$",
+		budget: searchBudget,
 	},
 	{
 		name:  "tombstone-collected-by-some",
@@ -100,7 +101,8 @@ var clusterExhibits = []exhibit{
 			{"replication/collect.go", "\tif len(r.waiting) > 0 {\n\t\treturn\n\t}\n", ""},
 			{"replication/collect.go", "\tif !c.allReachable() {\n\t\ts.allUp = -1",
 				"\tif false {\n\t\ts.allUp = -1"}},
-		pkg: "./replication", run: simTests + "|^TestTombstonesStayWhileANodeIsAway$", budget: searchBudget,
+		pkg: "./replication", run: simTests + "|^TestTombstonesStayWhileANodeIsAway$",
+		budget: searchBudget,
 	},
 	{
 		name:  "tombstones-not-in-trees",
