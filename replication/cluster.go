@@ -30,6 +30,8 @@ type ClusterOptions struct {
 	Logger *slog.Logger
 	// Node tells about the program around it.
 	Node NodeOptions
+
+	off switches // for tests
 }
 
 // Cluster is a node of a cluster: a core, the engine it works on, and the goroutines around them.
@@ -91,7 +93,7 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	}
 	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
 		Incarnation: incarnation, Fresh: last == 0, Rand: rand.New(rand.NewPCG(seed, seed>>32)),
-		Policy: o.Policy}, r)
+		Policy: o.Policy, off: o.off}, r)
 	for d := range c.synced {
 		c.synced[d] = newSyncer(c, lsm.Durability(d))
 	}

@@ -12,7 +12,7 @@ const Leaves = 1 << leafBits
 
 const (
 	leafSumBytes = 12
-	// LeavesBytes is the length of the leaves of a tree in a message.
+	// LeavesBytes is the size of all leaves of a tree.
 	LeavesBytes = Leaves * leafSumBytes
 )
 
@@ -130,10 +130,17 @@ func (e *LeavesError) Error() string {
 	return fmt.Sprintf("replication: leaf %d: %s", e.Leaf, e.Reason)
 }
 
-// AppendLeaves appends leaves as a message carries them: for each the hash in 8 bytes and the count
-// in 4, little-endian.
+// AppendLeaves appends leaves as a message carries them: a bit for each that is not empty, then of
+// each of these the hash in 8 bytes and the count in 4, little-endian. The tree of a partition with
+// few keys, or of a node that has lost its disk, is small.
 func AppendLeaves(dst []byte, leaves []LeafSum) []byte {
-	for _, l := range leaves {
+	at := len(dst)
+	dst = append(dst, make([]byte, Leaves/8)...)
+	for i, l := range leaves {
+		if l == (LeafSum{}) {
+			continue
+		}
+		dst[at+i/8] |= 1 << (i % 8)
 		var b [leafSumBytes]byte
 		putLeafSum(b[:], l)
 		dst = append(dst, b[:]...)
@@ -149,13 +156,22 @@ func putLeafSum(b []byte, l LeafSum) {
 // DecodeLeaves returns the leaves of one tree, all of them. It refuses with a [*LeavesError] what
 // no tree has: a hash without entries, and one entry without a hash.
 func DecodeLeaves(b []byte) ([]LeafSum, error) {
-	if len(b) != LeavesBytes {
-		return nil, &LeavesError{Leaf: -1,
-			Reason: fmt.Sprintf("%d bytes, not %d", len(b), LeavesBytes)}
+	if len(b) < Leaves/8 {
+		return nil, &LeavesError{Leaf: -1, Reason: fmt.Sprintf("%d bytes are too few", len(b))}
 	}
+	present, b := b[:Leaves/8], b[Leaves/8:]
 	leaves := make([]LeafSum, Leaves)
 	for i := range leaves {
+		if present[i/8]&(1<<(i%8)) == 0 {
+			continue
+		}
+		if len(b) < leafSumBytes {
+			return nil, &LeavesError{Leaf: i, Reason: "cut short"}
+		}
 		l := LeafSum{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[8:])}
+		if l == (LeafSum{}) {
+			return nil, &LeavesError{Leaf: i, Reason: "empty, and said not to be"}
+		}
 		if l.Count == 0 && l.Hash != 0 {
 			return nil, &LeavesError{Leaf: i, Reason: "a hash of no entries"}
 		}
@@ -163,6 +179,9 @@ func DecodeLeaves(b []byte) ([]LeafSum, error) {
 			return nil, &LeavesError{Leaf: i, Reason: "an entry without a hash"}
 		}
 		leaves[i], b = l, b[leafSumBytes:]
+	}
+	if len(b) > 0 {
+		return nil, &LeavesError{Leaf: -1, Reason: "trailing bytes"}
 	}
 	return leaves, nil
 }

@@ -107,7 +107,16 @@ func TestTreeGolden(t *testing.T) {
 		tree.Update(LeafOf(KeyHash([]byte(key))), 0, EntryHash([]byte(key), uint64(len(key))))
 	}
 	b := AppendLeaves(nil, tree.Leaves())
-	apple := LeafOf(KeyHash([]byte("apple"))) * leafSumBytes
+	leaf := LeafOf(KeyHash([]byte("apple")))
+	apple := Leaves / 8 // behind the bits and the leaves before it
+	for _, l := range tree.Leaves()[:leaf] {
+		if l.Count > 0 {
+			apple += leafSumBytes
+		}
+	}
+	if len(b) != Leaves/8+3*leafSumBytes || b[leaf/8]&(1<<(leaf%8)) == 0 {
+		t.Errorf("three leaves are %x", b)
+	}
 	const (
 		wantLeaf    = "e6c97409a9e20eec" + "01000000"
 		wantRoot    = 0xf527fe5a5382213e
@@ -147,7 +156,9 @@ func TestDecodeLeavesRefuses(t *testing.T) {
 	good := AppendLeaves(nil, make([]LeafSum, Leaves))
 	at := func(leaf int, l LeafSum) []byte {
 		b := bytes.Clone(good)
-		putLeafSum(b[leaf*leafSumBytes:], l)
+		b[leaf/8] |= 1 << (leaf % 8)
+		b = append(b, make([]byte, leafSumBytes)...)
+		putLeafSum(b[len(good):], l)
 		return b
 	}
 	for name, c := range map[string]struct {
@@ -159,6 +170,8 @@ func TestDecodeLeavesRefuses(t *testing.T) {
 		"a byte more":             {append(bytes.Clone(good), 0), -1},
 		"a hash of no entries":    {at(7, LeafSum{1, 0}), 7},
 		"an entry without a hash": {at(255, LeafSum{0, 1}), 255},
+		"said to be there":        {at(9, LeafSum{}), 9},
+		"half a leaf":             {at(3, LeafSum{1, 1})[:len(good)+5], 3},
 	} {
 		_, err := DecodeLeaves(c.bytes)
 		var typed *LeavesError

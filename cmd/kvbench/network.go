@@ -20,6 +20,7 @@ import (
 // networkSettings say how to reach a node.
 type networkSettings struct {
 	knownNodes, pin    string
+	tls                string // of a cluster
 	connections, lanes int
 	timeout            time.Duration
 }
@@ -32,6 +33,7 @@ func (s *networkSettings) addTo(f *pflag.FlagSet) {
 	f.StringVar(&s.knownNodes, "known-nodes", os.Getenv("KVD_KNOWN_NODES"),
 		"file that remembers the keys of nodes (KVD_KNOWN_NODES; else known_nodes in your kvd "+
 			"config directory)")
+	f.StringVar(&s.tls, "tls", "", "a cluster's directory of certificates, with its ca.pem")
 	f.StringVar(&s.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
 }
 
@@ -45,23 +47,9 @@ type node struct {
 
 func dialNode(ctx context.Context, addr string, d lsm.Durability,
 	s *networkSettings) (store, error) {
-	if s.timeout <= 0 || s.connections < 1 || s.lanes < 1 {
-		return nil, usagef("--timeout, --connections and --lanes must be above zero")
-	}
-	o := netquic.Options{CallTimeout: s.timeout, Connections: s.connections, Lanes: s.lanes,
-		KnownServers: s.knownNodes}
-	var err error
-	if s.pin != "" {
-		if o.Pin, err = netquic.ParsePin(s.pin); err != nil {
-			return nil, &usageError{err}
-		}
-	} else if s.knownNodes == "" {
-		dir, err := os.UserConfigDir()
-		if err != nil {
-			return nil, fmt.Errorf("no place for the keys of known nodes: %w; give --known-nodes",
-				err)
-		}
-		o.KnownServers = filepath.Join(dir, "kvd", "known_nodes")
+	o, err := s.options()
+	if err != nil {
+		return nil, err
 	}
 	c, err := netquic.NewClient(addr, o)
 	if err != nil {
@@ -76,6 +64,31 @@ func dialNode(ctx context.Context, addr string, d lsm.Durability,
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
+}
+
+// options are those of a connection.
+func (s *networkSettings) options() (o netquic.Options, err error) {
+	if s.timeout <= 0 || s.connections < 1 || s.lanes < 1 {
+		return o, usagef("--timeout, --connections and --lanes must be above zero")
+	}
+	o = netquic.Options{CallTimeout: s.timeout, Connections: s.connections, Lanes: s.lanes,
+		KnownServers: s.knownNodes}
+	switch {
+	case s.tls != "":
+		err = s.authority(&o)
+	case s.pin != "":
+		if o.Pin, err = netquic.ParsePin(s.pin); err != nil {
+			err = &usageError{err}
+		}
+	case s.knownNodes == "":
+		dir, err := os.UserConfigDir()
+		if err != nil {
+			return o, fmt.Errorf("no place for the keys of known nodes: %w; give --known-nodes",
+				err)
+		}
+		o.KnownServers = filepath.Join(dir, "kvd", "known_nodes")
+	}
+	return o, err
 }
 
 func (n *node) remote() bool { return true }

@@ -27,6 +27,9 @@ func open(ctx context.Context, s *settings) (store, error) {
 	if dir, ok := strings.CutPrefix(s.target, "embedded:"); ok {
 		return openEmbedded(ctx, dir, lsm.Durability(s.durability), int64(s.cacheMB)<<20)
 	}
+	if addr, ok := strings.CutPrefix(s.target, "cluster://"); ok {
+		return dialCluster(ctx, addr, s)
+	}
 	addr := strings.TrimPrefix(s.target, "quic://")
 	return dialNode(ctx, addr, lsm.Durability(s.durability), &s.network)
 }

@@ -35,13 +35,17 @@ type settings struct {
 	json, html string
 	cacheMB    int
 	network    networkSettings
+	r, w       levelFlag // of a cluster
 }
 
 func (s *settings) addTo(f *pflag.FlagSet) {
 	s.keys = 1_000_000
 	f.SortFlags = false
 	f.StringVar(&s.target, "target", targetFromEnvironment(),
-		"what to load: quic://HOST:PORT or embedded:DIR (KVD_TARGET, or HOST:PORT in KVD_ADDR)")
+		"what to load: quic://HOST:PORT, cluster://HOST:PORT or embedded:DIR (KVD_TARGET, or "+
+			"HOST:PORT in KVD_ADDR)")
+	f.Var(&s.r, "r", "of a cluster: replicas that have to answer a read")
+	f.Var(&s.w, "w", "of a cluster: replicas that have to hold a write")
 	f.Var(&s.keys, "keys", "number of keys, like 500k or 10M")
 	f.IntVar(&s.keyBytes, "key-size", 16, "bytes per key")
 	f.IntVar(&s.valueBytes, "value-size", 100, "bytes per value")
@@ -105,13 +109,13 @@ func (s *settings) check(workloads []string) error {
 			}
 		}
 		return nil
-	case kind == "quic" && strings.HasPrefix(where, "//"):
+	case (kind == "quic" || kind == "cluster") && strings.HasPrefix(where, "//"):
 		host, port, err := net.SplitHostPort(where[2:])
 		if _, e := net.LookupPort("udp", port); err == nil && e == nil && host != "" {
 			return nil
 		}
 	}
-	return usagef("--target %q: must be quic://HOST:PORT or embedded:DIR", s.target)
+	return usagef("--target %q: must be quic://HOST:PORT, cluster://HOST:PORT or embedded:DIR", s.target)
 }
 
 // durabilityFlag is --durability.

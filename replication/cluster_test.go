@@ -1,0 +1,295 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"kvd/lsm"
+	"kvd/lsm/vfs"
+)
+
+// localCluster is nodes in one process, whose messages are function calls: the shell around the
+// core with real engines, without a network.
+type localCluster struct {
+	nodes []*Cluster
+	stop  context.CancelFunc
+	down  []atomic.Bool
+	sent  []atomic.Int64 // bytes of messages, by receiver
+	place *Placement
+}
+
+func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
+	t.Helper()
+	l := &localCluster{down: make([]atomic.Bool, n), place: simPlacement(n, 3, 0),
+		sent: make([]atomic.Int64, n)}
+	off = append(off, switches{})
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	index := map[NodeID]int{}
+	for i, m := range l.place.Members {
+		index[m.ID] = i
+	}
+	ran := make(chan error, n)
+	queues := make([]chan func(), n)
+	for i, m := range l.place.Members {
+		db, err := lsm.Open("data", lsm.Options{FS: vfs.NewMem(), MemtableBytes: 4 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		queues[i] = make(chan func(), 1<<16)
+		c, err := NewCluster(db, ClusterOptions{Self: m.ID, Placement: l.place, Authority: 1,
+			off: off[0],
+			Send: func(to NodeID, _ Class, msg []byte) bool {
+				j := index[to]
+				if l.down[i].Load() || l.down[j].Load() {
+					return false
+				}
+				msg = append([]byte(nil), msg...)
+				l.sent[j].Add(int64(len(msg)))
+				select {
+				case queues[j] <- func() { l.nodes[j].HandlePeer(string(m.ID), msg) }:
+					return true
+				default:
+					return false
+				}
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.nodes = append(l.nodes, c)
+		t.Cleanup(func() { _ = db.Close() })
+	}
+	for i, c := range l.nodes {
+		go func() { ran <- c.Run(ctx) }()
+		go func() {
+			for {
+				select {
+				case fn := <-queues[i]:
+					fn()
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		for j, m := range l.place.Members {
+			if j != i {
+				c.PeerUp(string(m.ID))
+			}
+		}
+	}
+	t.Cleanup(func() {
+		stop()
+		for range l.nodes {
+			<-ran
+		}
+	})
+	return l
+}
+
+// client asks the nodes by their addresses.
+func (l *localCluster) client() *ClusterClient {
+	byAddr := map[string]Caller{}
+	for i, m := range l.place.Members {
+		byAddr[m.Addr] = localCaller{LocalCaller{l.nodes[i]}, &l.down[i]}
+	}
+	return NewClusterClient([]string{l.place.Members[0].Addr}, func(addr string) (Caller, error) {
+		return byAddr[addr], nil
+	}, errors.New("never"))
+}
+
+// localCaller reaches a node unless it is down.
+type localCaller struct {
+	LocalCaller
+	down *atomic.Bool
+}
+
+func (l localCaller) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
+	if l.down.Load() {
+		return dst, errors.New("no connection")
+	}
+	return l.LocalCaller.Call(ctx, req, dst)
+}
+
+func TestClusterPutGetDelete(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	w, err := c.Put(ctx, []byte("k"), []byte("v"), WriteOptions{Level: All})
+	if err != nil || len(w.Nodes) != 3 {
+		t.Fatalf("Put: %v, %v", w, err)
+	}
+	for _, r := range []Level{One, Quorum, All} {
+		v, err := c.Get(ctx, []byte("k"), ReadOptions{Level: r})
+		if err != nil || len(v.All) != 1 || string(v.All[0]) != "v" {
+			t.Fatalf("Get at %v: %v, %v", r, v, err)
+		}
+	}
+	if _, err := c.Delete(ctx, []byte("k"), WriteOptions{Context: w.Context}); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Get(ctx, []byte("k"), ReadOptions{}); err != nil || len(v.All) != 0 {
+		t.Fatalf("after Delete: %v, %v", v, err)
+	}
+	x, err := c.Explain(ctx, []byte("k"))
+	if err != nil || len(x.Replicas) != 3 || x.WinnerWhy == "" {
+		t.Errorf("Explain: %+v, %v", x, err)
+	}
+}
+
+func TestClusterScanAndBatches(t *testing.T) {
+	l := newLocalCluster(t, 5)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	var pairs []Pair
+	var keys [][]byte
+	for i := range 3000 {
+		pairs = append(pairs, Pair{fmt.Appendf(nil, "key%04d", i), fmt.Append(nil, i)})
+		keys = append(keys, pairs[i].Key)
+	}
+	written := atomic.Int64{}
+	if err := c.PutAll(ctx, pairs, WriteOptions{}, func(int) { written.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.GetAll(ctx, keys, ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range all {
+		if len(v.All) != 1 || string(v.All[0]) != fmt.Sprint(i) {
+			t.Fatalf("%s: %q", keys[i], v.All)
+		}
+	}
+	for _, r := range []struct {
+		lower, upper string
+		limit, want  int
+	}{{"", "", 0, 3000}, {"key1", "key2", 0, 1000}, {"", "", 17, 17}, {"x", "", 0, 0}} {
+		seen := map[string]bool{}
+		err := c.Scan(ctx, []byte(r.lower), []byte(r.upper), r.limit, ReadOptions{},
+			func(key []byte, values [][]byte) error {
+				if seen[string(key)] || len(values) != 1 {
+					return fmt.Errorf("%s comes twice or with %d values", key, len(values))
+				}
+				seen[string(key)] = true
+				return nil
+			})
+		if err != nil || len(seen) != r.want {
+			t.Errorf("scan of [%s, %s): %d of %d keys, %v", r.lower, r.upper, len(seen), r.want, err)
+		}
+	}
+	if written.Load() != 3000 {
+		t.Errorf("%d of 3000 were reported as written", written.Load())
+	}
+}
+
+func TestClusterServesWithOneOwnerAway(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	l.down[2].Store(true)
+	for _, i := range []int{0, 1} {
+		l.nodes[i].PeerDown("n3", errors.New("gone"))
+	}
+	for i := range 200 {
+		key := fmt.Append(nil, "k", i)
+		if _, err := c.Put(ctx, key, key, WriteOptions{Strict: true}); err != nil {
+			if _, unavailable := errors.AsType[*UnavailableError](err); !unavailable {
+				t.Fatal(err)
+			}
+		}
+	}
+	l.down[2].Store(false)
+	for _, i := range []int{0, 1} {
+		l.nodes[i].PeerUp("n3")
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		owed := 0
+		for _, n := range l.nodes[:2] {
+			owed += n.replica.hints.of(NodeID("n3").Number())
+		}
+		if owed == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d hints are left", owed)
+		}
+	}
+	for i := range 200 {
+		key := fmt.Append(nil, "k", i)
+		o, err := l.nodes[2].replica.Read(PartitionOf(key), key)
+		if err != nil || len(o.Values()) != 1 {
+			t.Fatalf("%s has %v, %v", key, o, err)
+		}
+	}
+}
+
+// A database of a node by itself is not taken for that of a node of a cluster, nor one node's for
+// another's.
+func TestClusterRefusesForeignData(t *testing.T) {
+	disk := vfs.NewMem()
+	db, err := lsm.Open("data", lsm.Options{FS: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Put([]byte("k"), []byte("v"), lsm.Sync); err != nil {
+		t.Fatal(err)
+	}
+	var wrong *IdentityError
+	o := ClusterOptions{Self: "n1", Placement: simPlacement(3, 3, 0)}
+	if _, err := NewCluster(db, o); !errors.As(err, &wrong) {
+		t.Errorf("a node's own database: %v", err)
+	}
+	if err := db.Delete([]byte("k"), lsm.Sync); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewCluster(db, o); err != nil {
+		t.Fatal(err)
+	}
+	o.Self = "n2"
+	if _, err := NewCluster(db, o); !errors.As(err, &wrong) {
+		t.Errorf("the database of n1 for n2: %v", err)
+	}
+}
+
+// What a peer may send that is not for this node is refused, counted and leaves nothing behind.
+func TestStrangeMessagesAreRefused(t *testing.T) {
+	s := quietCluster(3, switches{})
+	n := s.nodes[0]
+	before := n.core.Counts
+	key := []byte("k")
+	object := Object{}.Update(nil, Sibling{Dot: Dot{MakeActor(9, 1), 1}, Value: []byte("v")},
+		KeepSiblings).AppendTo(nil)
+	send := func(from NodeID, change func(*peerMessage)) {
+		m := peerMessage{kind: peerWrite, cluster: simCluster, epoch: 1, id: 1, key: key,
+			object: object}
+		change(&m)
+		n.step(Event{Kind: EventMessage, From: from, Message: m.appendTo(nil)})
+	}
+	send("n2", func(m *peerMessage) { m.cluster++ })
+	send("n2", func(m *peerMessage) { m.epoch = 0 })
+	send("n9", func(*peerMessage) {})
+	send("n2", func(m *peerMessage) { m.object = object[:5] })
+	n.step(Event{Kind: EventMessage, From: "n2", Message: []byte("nonsense")})
+	for _, m := range peerMessages() { // well formed, and answers to questions that nobody asked
+		m.cluster = simCluster
+		if m.kind != peerWrite {
+			n.step(Event{Kind: EventMessage, From: "n2", Message: m.appendTo(nil)})
+		}
+	}
+	s.net.Run(s.net.Now() + 20*time.Second)
+	c := n.core.Counts
+	if c.WrongCluster != before.WrongCluster+1 || c.WrongEpoch != before.WrongEpoch+1 ||
+		c.Strangers != before.Strangers+1 || c.Malformed < before.Malformed+2 {
+		t.Errorf("refused: %+v", c)
+	}
+	if n.has("k") || len(n.core.ops) != 0 {
+		t.Errorf("it left something behind: %v, %d operations", n.has("k"), len(n.core.ops))
+	}
+}

@@ -1,0 +1,97 @@
+package replication
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"testing"
+	"time"
+)
+
+var missedWrites = flag.Int("missed", 3000, "writes that a node misses in TestOutageIsMadeUpFor")
+
+// A node that was away gets what it missed: by hints alone, or by the comparison of trees alone.
+// What it costs is bytes over the network and time.
+func TestOutageIsMadeUpFor(t *testing.T) {
+	for _, way := range []struct {
+		name string
+		off  switches
+	}{
+		{"hints", switches{trees: true, collect: true}},
+		{"trees", switches{hints: true, collect: true}},
+	} {
+		t.Run(way.name, func(t *testing.T) { testOutage(t, way.off) })
+	}
+}
+
+func testOutage(t *testing.T, off switches) {
+	l := newLocalCluster(t, 3, off)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	value := make([]byte, 100)
+	put := func(name string, n int) {
+		pairs := make([]Pair, n)
+		for i := range pairs {
+			pairs[i] = Pair{fmt.Appendf(nil, "%s%010d", name, i), value}
+		}
+		if err := c.PutAll(ctx, pairs, WriteOptions{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("before", *missedWrites/10)
+	time.Sleep(500 * time.Millisecond)
+	l.down[2].Store(true)
+	for _, n := range l.nodes[:2] {
+		n.PeerDown("n3", nil)
+	}
+	l.nodes[2].PeerDown("n1", nil)
+	l.nodes[2].PeerDown("n2", nil)
+	put("missed", *missedWrites)
+	bytes := 0
+	it := l.nodes[0].replica.store.Iter([]byte{dataPrefix}, []byte{dataPrefix + 1})
+	for it.Next() {
+		if string(it.Key()[dataHeadBytes:dataHeadBytes+6]) == "missed" {
+			bytes += len(it.Key()) + len(it.Value()) - dataHeadBytes
+		}
+	}
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sent := func() (n int64) {
+		for i := range l.sent {
+			n += l.sent[i].Load()
+		}
+		return n
+	}
+	before, began := sent(), time.Now()
+	l.down[2].Store(false)
+	for i, n := range l.nodes {
+		for j, m := range l.place.Members {
+			if i != j && (i == 2 || j == 2) {
+				n.PeerUp(string(m.ID))
+			}
+		}
+	}
+	key := func(i int) []byte { return fmt.Appendf(nil, "missed%010d", i) }
+	for i := 0; i < *missedWrites; {
+		o, err := l.nodes[2].replica.Read(PartitionOf(key(i)), key(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(o.Clock) > 0 {
+			i++
+			continue
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%s has not come in %v", key(i), time.Since(began))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	took, total := time.Since(began), sent()-before
+	t.Logf("%d keys of %d bytes in all came in %v; %d bytes were sent in all directions, %.2f times that",
+		*missedWrites, bytes, took.Round(time.Millisecond), total, float64(total)/float64(bytes))
+	if limit := 3.0; *missedWrites >= 3000 && float64(total) > limit*float64(bytes) {
+		t.Errorf("more than %.1f times what was missed was sent", limit)
+	}
+}
