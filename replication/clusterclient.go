@@ -23,22 +23,30 @@ type ClusterClient struct {
 	inDoubt error
 	seeds   []string
 
+	closing context.Context // ends with Close
+	close   context.CancelFunc
+	probes  sync.WaitGroup
+
 	mu    sync.Mutex
 	ring  *Ring
 	conns map[string]Caller
-	bad   map[string]time.Time // when an address last failed
+	bad   map[string]bool // addresses that are asked last, until a probe has succeeded
 }
 
 // NewClusterClient makes a client that begins at any of the addresses. dial connects to one, and
 // inDoubt is as for NewClient.
 func NewClusterClient(addrs []string, dial func(addr string) (Caller, error),
 	inDoubt error) *ClusterClient {
-	return &ClusterClient{dial: dial, inDoubt: inDoubt, seeds: addrs,
-		conns: make(map[string]Caller), bad: make(map[string]time.Time)}
+	c := &ClusterClient{dial: dial, inDoubt: inDoubt, seeds: addrs,
+		conns: make(map[string]Caller), bad: make(map[string]bool)}
+	c.closing, c.close = context.WithCancel(context.Background())
+	return c
 }
 
 // Close closes all connections.
 func (c *ClusterClient) Close() error {
+	c.close()
+	c.probes.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
@@ -223,6 +231,7 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 		defer cancel()
 	}
 	var last error
+	tries := 0 // nodes asked
 	for try := 0; ; try++ {
 		ring, err := c.known(ctx)
 		if err != nil {
@@ -230,7 +239,8 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 		}
 		op.Epoch = ring.Epoch
 		for _, addr := range c.route(ring, op) {
-			body, err := c.callNode(ctx, addr, op, try)
+			body, err := c.callNode(ctx, addr, op, tries)
+			tries++
 			if err == nil {
 				return body, nil
 			}
@@ -289,11 +299,19 @@ type connector interface {
 // connectTimeout is how long a node may take to let a client in.
 const connectTimeout = time.Second
 
-// attemptTimeout is how long the first node gets before a read goes to the next.
-const attemptTimeout = 3 * time.Second
+const (
+	// attemptTimeout is how long the first node gets before a read goes to the next; later ones
+	// get twice that, and so on.
+	attemptTimeout = 400 * time.Millisecond
+	// slowAfter is when a node that has not answered is taken for one in trouble.
+	slowAfter = 300 * time.Millisecond
+	// probeTimeout bounds a probe of such a node, and probePause is the time between two.
+	probeTimeout = time.Second
+	probePause   = 200 * time.Millisecond
+)
 
 func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
-	try int) ([]byte, error) {
+	tries int) ([]byte, error) {
 	conn, err := c.conn(addr)
 	if err != nil {
 		return nil, &connError{addr, err}
@@ -304,19 +322,22 @@ func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
 		err := to.Connect(dialing)
 		cancel()
 		if err != nil {
-			c.failed(addr)
+			c.failed(addr, op.Key)
 			return nil, &connError{addr, err}
 		}
 	}
+	// Whoever comes later asks others first. This request may be under way there, and waits.
+	slow := time.AfterFunc(slowAfter, func() { c.failed(addr, op.Key) })
+	defer slow.Stop()
 	attempt := ctx
 	if op.Kind != KindWrite {
 		var cancel context.CancelFunc
-		attempt, cancel = context.WithTimeout(ctx, attemptTimeout<<min(try, 4))
+		attempt, cancel = context.WithTimeout(ctx, attemptTimeout<<min(tries, 5))
 		defer cancel()
 	}
 	answer, err := conn.Call(attempt, op.AppendTo(nil), nil)
 	if err != nil {
-		c.failed(addr)
+		c.failed(addr, op.Key)
 		if op.Kind == KindWrite && (c.inDoubt == nil || errors.Is(err, c.inDoubt)) {
 			return nil, fmt.Errorf("%w: %w", ErrInDoubt, err)
 		}
@@ -335,9 +356,8 @@ func (c *ClusterClient) route(r *Ring, op *Op) (addrs []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var later []string
-	now := time.Now()
 	add := func(addr string) {
-		if now.Sub(c.bad[addr]) < time.Second {
+		if c.bad[addr] {
 			later = append(later, addr)
 			return
 		}
@@ -367,7 +387,7 @@ func (c *ClusterClient) conn(addr string) (Caller, error) {
 	}
 	conn, err := c.dial(addr)
 	if err != nil {
-		c.failed(addr)
+		c.failed(addr, nil)
 		return nil, err
 	}
 	c.mu.Lock()
@@ -379,11 +399,47 @@ func (c *ClusterClient) conn(addr string) (Caller, error) {
 	return conn, nil
 }
 
-// failed remembers that an address did not answer. Its connection stays: it mends itself.
-func (c *ClusterClient) failed(addr string) {
+// failed has an address asked last until a read of the key at QUORUM succeeds there: a node that
+// answers by itself but is cut off from the others is of no use either. The connection stays, and
+// mends itself.
+func (c *ClusterClient) failed(addr string, key []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bad[addr] = time.Now()
+	if c.bad[addr] || c.closing.Err() != nil {
+		return
+	}
+	c.bad[addr] = true
+	if len(key) == 0 {
+		key = []byte{0} // whether there is such a key is of no interest
+	}
+	probe := (&Op{Kind: KindRead, Key: key}).AppendTo(nil)
+	c.probes.Go(func() { c.probe(addr, probe) })
+}
+
+func (c *ClusterClient) probe(addr string, request []byte) {
+	for {
+		select {
+		case <-time.After(probePause):
+		case <-c.closing.Done():
+			return
+		}
+		conn, err := c.conn(addr)
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(c.closing, probeTimeout)
+		answer, err := conn.Call(ctx, request, nil)
+		cancel()
+		if err == nil {
+			_, err = decodeAnswer(answer)
+		}
+		if err == nil {
+			c.mu.Lock()
+			delete(c.bad, addr)
+			c.mu.Unlock()
+			return
+		}
+	}
 }
 
 // known returns the ring, asking for it the first time.

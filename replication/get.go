@@ -111,7 +111,7 @@ func (c *Core) readOrder(part Partition, strict bool) (order []NodeID) {
 		if id == c.self {
 			return -1
 		}
-		return c.links[id].cost()
+		return c.links[id].cost(c.now.Since)
 	}
 	slices.SortStableFunc(order, func(a, b NodeID) int { return int(cost(a) - cost(b)) })
 	missing := len(owners) - len(order)

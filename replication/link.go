@@ -10,7 +10,8 @@ type link struct {
 	since       time.Duration
 	mean        time.Duration // of the time to an answer; 0 before the first
 	deviation   time.Duration
-	outstanding int // requests sent and not answered
+	outstanding int           // requests sent and not answered
+	lastAnswer  time.Duration // when the last answer came, or the first request went that has none
 }
 
 func newLink() *link { return &link{} }
@@ -22,7 +23,8 @@ const (
 )
 
 // answered takes in how long an answer took.
-func (l *link) answered(took time.Duration) {
+func (l *link) answered(now, took time.Duration) {
+	l.lastAnswer = now
 	if l.mean == 0 {
 		l.mean, l.deviation = took, took/2
 		return
@@ -43,13 +45,32 @@ func (l *link) patience() time.Duration {
 	return min(max(l.mean+4*l.deviation, hedgeFloor), hedgeCeiling)
 }
 
+// silentAfter is when a node that owes answers is asked last.
+const silentAfter = 250 * time.Millisecond
+
+// silent reports whether a node owes answers for longer than is usual anywhere.
+func (l *link) silent(now time.Duration) bool {
+	return l.outstanding > 0 && now-l.lastAnswer > silentAfter
+}
+
+// answers reports whether a node can be reached and is not silent.
+func (c *Core) answers(id NodeID) bool {
+	return c.reachable(id) && (id == c.self || !c.links[id].silent(c.now.Since))
+}
+
 // cost orders replicas by how soon they are likely to answer.
-func (l *link) cost() time.Duration {
+func (l *link) cost(now time.Duration) time.Duration {
+	if l.silent(now) {
+		return time.Hour
+	}
 	return (l.mean + time.Microsecond) * time.Duration(1+l.outstanding)
 }
 
 func (c *Core) sent(to NodeID) {
 	if l := c.links[to]; l != nil {
+		if l.outstanding == 0 {
+			l.lastAnswer = c.now.Since
+		}
 		l.outstanding++
 	}
 }
@@ -62,7 +83,7 @@ func (c *Core) settled(node NodeID, took time.Duration) {
 	}
 	l.outstanding = max(l.outstanding-1, 0)
 	if took >= 0 {
-		l.answered(took)
+		l.answered(c.now.Since, took)
 	}
 }
 

@@ -89,6 +89,11 @@ func (c *Core) startPut(from origin, op Op, raw []byte, deadline time.Duration) 
 	if (!own || !c.ready) && c.forward(from, part, raw, deadline) {
 		return
 	}
+	if !own && from.node != "" {
+		c.Counts.NotOwned++ // passed on by a node with another placement
+		c.refuse(from, &UnavailableError{Need: need})
+		return
+	}
 	sloppy := !op.Strict && !c.cfg.off.sloppy
 	fallbacks := c.place.Fallbacks(part)
 	if !own {
@@ -99,7 +104,11 @@ func (c *Core) startPut(from origin, op Op, raw []byte, deadline time.Duration) 
 		}
 		fallbacks = append([]NodeID{c.self}, without(fallbacks, c.self)...)
 	}
-	targets, owed := planWrite(owners, fallbacks, sloppy, c.reachable)
+	can := c.reachable
+	if !own { // the owners that could be sent to are silent, or they would have got the request
+		can = c.answers
+	}
+	targets, owed := planWrite(owners, fallbacks, sloppy, can)
 	if len(targets) < need || !c.ready {
 		c.Counts.Unavailable++
 		c.refuse(from, &UnavailableError{Need: need, Got: len(targets)})

@@ -53,6 +53,8 @@ func (c *Core) refuse(from origin, err error) {
 type forwardOp struct {
 	id       uint64
 	from     origin
+	to       NodeID
+	sent     time.Duration
 	deadline time.Duration
 }
 
@@ -64,15 +66,16 @@ func (c *Core) forward(from origin, part Partition, raw []byte, deadline time.Du
 	}
 	best := NodeID("")
 	for _, id := range c.place.Owners(part) {
-		if id != c.self && c.reachable(id) &&
-			(best == "" || c.links[id].cost() < c.links[best].cost()) {
+		if id != c.self && c.answers(id) && (best == "" ||
+			c.links[id].cost(c.now.Since) < c.links[best].cost(c.now.Since)) {
 			best = id
 		}
 	}
 	if best == "" {
 		return false
 	}
-	f := &forwardOp{id: c.newID(), from: from, deadline: deadline}
+	f := &forwardOp{id: c.newID(), from: from, to: best, sent: c.now.Since, deadline: deadline}
+	c.sent(best)
 	c.begin(f.id, f)
 	c.wakeAt(f.id, deadline)
 	c.Counts.Forwarded++
@@ -88,6 +91,7 @@ func (f *forwardOp) wake(c *Core) {
 		return
 	}
 	c.end(f.id)
+	c.settled(f.to, -1)
 	c.Counts.InDoubt++
 	c.answer(f.from, appendOpError(nil, &InDoubtError{Need: 1}, true))
 }
@@ -126,6 +130,7 @@ func (s *servedOp) wake(c *Core) {
 func (c *Core) forwardAnswered(_ NodeID, m *peerMessage) {
 	if f, ok := c.ops[m.id].(*forwardOp); ok {
 		c.end(f.id)
+		c.settled(f.to, c.now.Since-f.sent)
 		c.answer(f.from, append([]byte(nil), m.body...))
 	}
 }

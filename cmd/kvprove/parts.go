@@ -25,6 +25,10 @@ var parts = []part{
 		"damage under an open database is found, and no undamaged file accused"},
 	{"processes", "./cmd/kvd", "^TestProcess", 18,
 		"a real node under load is killed, terminated, stopped, and its disk fills up"},
+	{"cluster", "./replication", "^Test(Simulation|Register)$", 20,
+		"whole clusters in a simulation: crashes, partitions, lost disks, wrong clocks"},
+	{"chaos", "./cmd/kvd", "^TestClusterChaos$", 12,
+		"real clusters: nodes are killed, stopped, cut off, and lose their disk"},
 	{"fuzz", "", "", 20,
 		"every decoder meets bytes that nobody wrote"},
 }
