@@ -10,6 +10,7 @@ type link struct {
 	since       time.Duration
 	mean        time.Duration // of the time to an answer; 0 before the first
 	deviation   time.Duration
+	equal       time.Duration // when the trees were last found equal, 0: never
 	outstanding int           // requests sent and not answered
 	lastAnswer  time.Duration // when the last answer came, or the first request went that has none
 }

@@ -300,6 +300,19 @@ func (r *Replica) treeOf(part Partition) (*Tree, int64) {
 	return t, p.touched
 }
 
+// objects counts the entries of all trees.
+func (r *Replica) objects() (n int) {
+	for i := range r.parts {
+		p := &r.parts[i]
+		p.mu.Lock()
+		if p.tree != nil && p.built {
+			n += p.tree.Entries()
+		}
+		p.mu.Unlock()
+	}
+	return n
+}
+
 // rootOf is the root of the tree of a partition; 0 for one that holds nothing.
 func (r *Replica) rootOf(part Partition) uint64 {
 	p := &r.parts[part]

@@ -142,6 +142,8 @@ type Ring struct {
 	Replicas int          `json:"replicas"`
 	Self     NodeID       `json:"self"`
 	Members  []RingMember `json:"members"`
+	// Objects is how many keys the node that answers holds, tombstones too, once it has counted.
+	Objects int `json:"objects"`
 	// Owners are indexes into Members, by partition.
 	Owners [][]int `json:"owners"`
 }
@@ -156,14 +158,17 @@ type RingMember struct {
 	Connected   bool   `json:"connected"`
 	Incarnation uint32 `json:"incarnation"`
 	Hints       int    `json:"hints"` // owed to it by the node that answers
-	Partitions  int    `json:"partitions"`
-	Primaries   int    `json:"primaries"`
+	// EqualSeconds is how long ago the node that answers found that it holds the same as this one,
+	// of what both hold. Absent: never yet.
+	EqualSeconds *float64 `json:"equal_seconds,omitempty"`
+	Partitions   int      `json:"partitions"`
+	Primaries    int      `json:"primaries"`
 }
 
 // Ring describes the cluster as this node sees it.
 func (c *Core) Ring() Ring {
 	r := Ring{Epoch: c.place.Epoch, Cluster: fmt.Sprintf("%016x", c.cfg.Cluster),
-		Replicas: c.place.N, Self: c.self}
+		Replicas: c.place.N, Self: c.self, Objects: c.replica.objects()}
 	index := map[NodeID]int{}
 	for i, m := range c.place.Members {
 		index[m.ID] = i
@@ -172,6 +177,10 @@ func (c *Core) Ring() Ring {
 			Incarnation: c.incarnationOf(m.ID), Hints: c.replica.hints.of(m.ID.Number())}
 		if l := c.links[m.ID]; l != nil {
 			rm.Connected = l.up
+			if l.equal > 0 {
+				ago := (c.now.Since - l.equal).Seconds()
+				rm.EqualSeconds = &ago
+			}
 		}
 		r.Members = append(r.Members, rm)
 	}

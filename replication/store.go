@@ -103,6 +103,18 @@ func appendHintKey(dst []byte, node uint32, part Partition, key []byte) []byte {
 	return append(dst, key...)
 }
 
+// ObjectKeys is the range of an engine in which a replica keeps objects, and ObjectKey takes one of
+// its keys apart: for looking at what a stopped node has.
+func ObjectKeys() (lower, upper []byte) { return []byte{dataPrefix}, []byte{dataPrefix + 1} }
+
+// ObjectKey returns the partition and the key of an object. They are parts of k.
+func ObjectKey(k []byte) (part Partition, key []byte, ok bool) {
+	if len(k) <= dataHeadBytes || k[0] != dataPrefix {
+		return 0, nil, false
+	}
+	return partitionOf(k[1:]), k[dataHeadBytes:], true
+}
+
 // after returns the first key behind all that begin with prefix.
 func after(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)

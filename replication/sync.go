@@ -160,6 +160,7 @@ func (c *Core) syncMessage(from NodeID, m *peerMessage) {
 		c.compareSummary(from, m)
 	case m.kind == peerSummary && mine:
 		c.Counts.SyncEqual++
+		c.links[from].equal = c.now.Since
 		s.round = nil
 	case m.kind == peerRoots && mine:
 		c.compareRoots(from, m)
@@ -182,6 +183,7 @@ func (c *Core) compareSummary(from NodeID, m *peerMessage) {
 		return // it asks again
 	}
 	if sum := c.summary(from); sum == m.digest {
+		c.links[from].equal = c.now.Since
 		c.send(from, ClassBulk, &peerMessage{kind: peerSummary, id: m.id, flags: flagReply,
 			digest: sum})
 		return

@@ -20,17 +20,16 @@ type childNode struct {
 	done  chan struct{} // closed when the process has ended
 }
 
-// startChildNode starts a node and waits until it serves. What it logs goes nowhere unless the
-// start fails.
-func startChildNode(data, listen, knownNodes string, stderr io.Writer) (*childNode, error) {
+// startChildNode starts a node with these flags and waits until it serves. What it logs goes
+// nowhere unless the start fails.
+func startChildNode(stderr io.Writer, flags ...string) (*childNode, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	c := &childNode{done: make(chan struct{})}
-	c.cmd = exec.Command(self, "serve", "-o", "json", "--with-stdin", "--data", data,
-		"--listen", listen, "--admin", "127.0.0.1:0", "--log-level", "warn",
-		"--known-nodes", knownNodes)
+	c.cmd = exec.Command(self, append([]string{"serve", "-o", "json", "--with-stdin",
+		"--admin", "127.0.0.1:0", "--log-level", "warn"}, flags...)...)
 	c.cmd.Env = withoutSettings(os.Environ())
 	log := new(tailBuffer)
 	c.cmd.Stderr = log

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,14 +24,15 @@ import (
 )
 
 func (p *program) demoCommand() *cobra.Command {
-	var writing time.Duration
+	var o demoOptions
 	cmd := &cobra.Command{
 		Use:   "demo [DIR]",
-		Short: "Run a throw-away node on real files, kill -9 it, and prove that nothing is lost",
-		Long: `Demo starts a node of its own on free ports and a temporary directory, imports every
-file below DIR (by default the sources of the Go installation), reads all of it back, kills the
-node in the middle of synced writes, starts it again and looks for every write that was
-acknowledged. It leaves nothing behind.`,
+		Short: "Run a throw-away cluster on real files, kill nodes, and prove that nothing is lost",
+		Long: `Demo starts five nodes of its own on free ports and a temporary directory, imports
+every file below DIR (by default the sources of the Go installation) at W=QUORUM, reads all of it
+back, kills two nodes while clients write, brings them back, one of them without its disk, and
+proves that all replicas are equal and every write that was acknowledged is there. It leaves
+nothing behind. With --keep the nodes stay up, for you to play with, until Ctrl-C.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("takes at most a directory, got %d arguments", len(args))
@@ -40,33 +40,43 @@ acknowledged. It leaves nothing behind.`,
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&writing, "write-for", 2*time.Second,
-		"how long to write before the kill")
+	cmd.Flags().DurationVar(&o.writing, "write-for", 6*time.Second,
+		"how long to write, before and after the kill together")
+	cmd.Flags().BoolVar(&o.keep, "keep", false, "leave the nodes up at the end, until Ctrl-C")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		source := ""
 		if len(args) == 1 {
-			source = args[0]
+			o.source = args[0]
 		}
-		return p.demo(cmd.Context(), source, writing)
+		return p.demo(cmd.Context(), o)
 	}
 	return cmd
 }
 
-// demo is the run: its phases, and the cleaning up.
-type demo struct {
-	p      *program
-	source string
-	temp   string
-	node   *childNode
-	client *replication.Client
-	files  []string // keys, which are paths below source, ascending
-	bytes  int64
-	start  time.Time
+// demoOptions are the flags of demo.
+type demoOptions struct {
+	source  string
+	writing time.Duration
+	keep    bool
 }
 
-func (p *program) demo(ctx context.Context, source string, writing time.Duration) (err error) {
-	d := &demo{p: p, start: time.Now()}
-	if d.source, err = demoSource(ctx, source); err != nil {
+// demo is the run: its phases, and the cleaning up.
+type demo struct {
+	p       *program
+	options demoOptions
+	source  string
+	temp    string
+	nodes   []*demoNode
+	place   *replication.Placement
+	client  *replication.ClusterClient
+	files   []string // keys, which are paths below source, ascending
+	bytes   int64
+	written []writtenPair
+	start   time.Time
+}
+
+func (p *program) demo(ctx context.Context, o demoOptions) (err error) {
+	d := &demo{p: p, options: o, start: time.Now()}
+	if d.source, err = demoSource(ctx, o.source); err != nil {
 		return err
 	}
 	if d.temp, err = os.MkdirTemp("", "kvd-demo-"); err != nil {
@@ -75,27 +85,29 @@ func (p *program) demo(ctx context.Context, source string, writing time.Duration
 	defer func() { err = errors.Join(err, d.clean()) }()
 	// Whoever is impatient interrupts twice. That must not end the cleaning up, which is short.
 	defer context.AfterFunc(ctx, func() { signal.Ignore(os.Interrupt, syscall.SIGTERM) })()
-	p.client.knownNodes = filepath.Join(d.temp, "known_nodes")
-	p.client.pin = ""
-	p.client.timeout = 30 * time.Second
+	p.client = clientSettings{tls: filepath.Join(d.temp, "tls"), timeout: 30 * time.Second}
 	for _, phase := range []func(context.Context) error{
-		d.startNode, d.load, d.readBack, d.scanAll,
-		func(ctx context.Context) error { return d.killAndRecover(ctx, writing) },
+		d.startNodes, d.load, d.readBack, d.writeThroughFailure, d.bringBack, d.prove,
 	} {
 		err := phase(ctx)
 		if ctx.Err() != nil {
-			return errors.New("interrupted; the node and its files are gone")
+			return errors.New("interrupted; the nodes and their files are gone")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	d.say("\nAll of it held, in %s. The node and its files are gone again. Now with your own:\n\n"+
+	if o.keep {
+		return d.keep(ctx)
+	}
+	d.say("\nAll of it held, in %s. The nodes and their files are gone again. Now with "+
+		"your own:\n\n"+
 		"  kvd                          start a node on ./kvd-data\n"+
 		"  kvd put greeting 'hello'     write, in another terminal\n"+
 		"  kvd get greeting             read\n"+
 		"  kvd import --dir SOME/DIR    a directory of files\n"+
-		"  kvd status                   what the node is doing\n", short(time.Since(d.start)))
+		"  kvd demo --keep              this cluster again, to play with\n",
+		short(time.Since(d.start)))
 	return nil
 }
 
@@ -147,33 +159,6 @@ func demoSource(ctx context.Context, dir string) (string, error) {
 	return dir, err
 }
 
-// clean ends the node and removes everything.
-func (d *demo) clean() error {
-	if d.client != nil {
-		_ = d.client.Close() // its node is about to go
-	}
-	if d.node != nil {
-		d.node.kill()
-	}
-	return os.RemoveAll(d.temp)
-}
-
-func (d *demo) startNode(ctx context.Context) (err error) {
-	d.node, err = startChildNode(filepath.Join(d.temp, "data"), "127.0.0.1:0",
-		d.p.client.knownNodes, d.p.stderr)
-	if err != nil {
-		return err
-	}
-	d.say("A node runs at %s, its data in %s.", d.node.ready.Listen, d.node.ready.Data)
-	return d.connect(ctx)
-}
-
-func (d *demo) connect(ctx context.Context) (err error) {
-	d.p.client.addr = d.node.ready.Listen
-	d.client, err = d.p.dial(ctx)
-	return err
-}
-
 // load imports the files, one pair each.
 func (d *demo) load(ctx context.Context) error {
 	root, err := os.OpenRoot(d.source)
@@ -187,7 +172,7 @@ func (d *demo) load(ctx context.Context) error {
 		switch {
 		case err != nil:
 			other++
-		case info.Size() > lsm.MaxValueBytes:
+		case info.Size() > replication.MaxObjectValueBytes:
 			large++
 		default:
 			d.files = append(d.files, name)
@@ -201,8 +186,8 @@ func (d *demo) load(ctx context.Context) error {
 	slices.Sort(d.files) // by the path, which is the key, not by directories as they were walked
 	show := d.p.startProgress("import", d.bytes)
 	report := new(bulkReport)
-	im := importer{store: d.client, report: report, show: show,
-		options: importOptions{dir: d.source, durability: durabilityFlag(lsm.Async)},
+	im := importer{store: clusterStore{d.client}, report: report, show: show,
+		options: importOptions{dir: d.source, durability: durabilityFlag(lsm.Sync)},
 		load:    func(it item) ([]byte, error) { return root.ReadFile(it.file) }}
 	start := time.Now()
 	err = im.run(ctx, func(_ context.Context, emit func(item) error, _ *bulkReport) error {
@@ -222,7 +207,8 @@ func (d *demo) load(ctx context.Context) error {
 		return fmt.Errorf("%d files of %s cannot be read: %v", report.failed, d.source,
 			report.notes[0])
 	}
-	d.say("Imported %s files of %s: %s in %s, %s.%s", grouped(report.pairs), d.source,
+	d.say("Imported %s files of %s at W=QUORUM, each synced on two nodes: %s in %s, %s.%s",
+		grouped(report.pairs), d.source,
 		megabytes(report.bytes), short(took), rate(report.bytes, took), leftOut(large, other))
 	return d.figure("import", map[string]any{"files": report.pairs, "bytes": report.bytes,
 		"seconds": took.Seconds(), "too_large": large, "other": other})
@@ -232,7 +218,7 @@ func leftOut(large, other int) string {
 	s := ""
 	if large > 0 {
 		s += fmt.Sprintf(" %d files above the limit of %s were left out.", large,
-			megabytes(lsm.MaxValueBytes))
+			megabytes(replication.MaxObjectValueBytes))
 	}
 	if other > 0 {
 		s += fmt.Sprintf(" %d that are no regular files, too.", other)
@@ -255,7 +241,6 @@ func (d *demo) readBack(ctx context.Context) error {
 	start := time.Now()
 	for r := range readers {
 		group.Go(func() error {
-			var value []byte
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= len(d.files) {
@@ -263,8 +248,8 @@ func (d *demo) readBack(ctx context.Context) error {
 				}
 				name := d.files[i]
 				asked := time.Now()
-				var err error
-				if value, err = d.client.Get(ctx, []byte(name), value[:0]); err != nil {
+				v, err := d.client.Get(ctx, []byte(name), replication.ReadOptions{})
+				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
 				times[r] = append(times[r], time.Since(asked))
@@ -272,10 +257,10 @@ func (d *demo) readBack(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if !bytes.Equal(value, want) {
+				if len(v.All) != 1 || !bytes.Equal(v.All[0], want) {
 					return fmt.Errorf("%s comes back different from its file", name)
 				}
-				show.add(len(value))
+				show.add(len(want))
 			}
 		})
 	}
@@ -286,8 +271,8 @@ func (d *demo) readBack(ctx context.Context) error {
 		return err
 	}
 	all := slices.Concat(times...)
-	d.say("Read all of them back and compared every byte: %s, %s gets a second, half of them "+
-		"within %s, 99 of 100 within %s.", rate(d.bytes, took),
+	d.say("Read all of them back at R=QUORUM and compared every byte: %s, %s gets a second, half "+
+		"of them within %s, 99 of 100 within %s.", rate(d.bytes, took),
 		grouped(int64(float64(len(all))/took.Seconds())), short(percentile(all, 50)),
 		short(percentile(all, 99)))
 	return d.figure("read", map[string]any{"files": len(all), "bytes": d.bytes,
@@ -302,130 +287,4 @@ func percentile(times []time.Duration, q int) time.Duration {
 	}
 	slices.Sort(times)
 	return times[(len(times)-1)*q/100]
-}
-
-// scanAll walks over all pairs and checks the order and that none is missing or made up.
-func (d *demo) scanAll(ctx context.Context) error {
-	i := 0
-	start := time.Now()
-	err := d.client.Scan(ctx, nil, nil, 0, func(key, value []byte) error {
-		if i >= len(d.files) || string(key) != d.files[i] {
-			return fmt.Errorf("scan: pair %d is %s, not the one to come", i, printable(key))
-		}
-		i++
-		return nil
-	})
-	took := time.Since(start)
-	if err == nil && i != len(d.files) {
-		err = fmt.Errorf("scan: %d pairs of %d", i, len(d.files))
-	}
-	if err != nil {
-		return err
-	}
-	d.say("Scanned all %s in the order of their keys, none missing, none extra: %s.",
-		grouped(int64(i)), rate(d.bytes, took))
-	return d.figure("scan", map[string]any{"pairs": i, "seconds": took.Seconds()})
-}
-
-// writtenPair is a pair of the writers, with what is known of it.
-type writtenPair struct {
-	key, value   string
-	acknowledged bool
-}
-
-// killAndRecover kills the node while 8 writers write with Sync, starts it again, and looks for
-// every pair.
-func (d *demo) killAndRecover(ctx context.Context, writing time.Duration) error {
-	written, err := d.writeUntilKilled(ctx, writing)
-	if err != nil {
-		return err
-	}
-	listen := d.node.ready.Listen
-	_ = d.client.Close() // its node is gone
-	d.client = nil
-	start := time.Now()
-	d.node, err = startChildNode(filepath.Join(d.temp, "data"), listen,
-		d.p.client.knownNodes, d.p.stderr)
-	if err != nil {
-		return fmt.Errorf("start after the kill: %w", err)
-	}
-	recovery := time.Since(start)
-	if err := d.connect(ctx); err != nil {
-		return err
-	}
-	acknowledged, survived, open := 0, 0, 0
-	for _, w := range written {
-		value, err := d.client.Get(ctx, []byte(w.key), nil)
-		there := err == nil && string(value) == w.value
-		switch {
-		case err != nil && !errors.Is(err, lsm.ErrNotFound):
-			return err
-		case err == nil && !there:
-			return fmt.Errorf("%s has a value that nobody wrote", w.key)
-		case w.acknowledged && !there:
-			return fmt.Errorf("%s was acknowledged and is lost", w.key)
-		case w.acknowledged:
-			acknowledged++
-		case there:
-			survived++
-		default:
-			open++
-		}
-	}
-	d.say("Started again in %s. All %s acknowledged writes are there. Of the %d under way at the "+
-		"kill, %d made it and %d did not: either is right, nobody was told.", short(recovery),
-		grouped(int64(acknowledged)), survived+open, survived, open)
-	return d.figure("recover", map[string]any{"acknowledged": acknowledged, "lost": 0,
-		"unacknowledged_survived": survived, "unacknowledged_gone": open,
-		"recovery_seconds": recovery.Seconds()})
-}
-
-// writeUntilKilled runs the writers, kills the node in the middle, and returns all they wrote.
-func (d *demo) writeUntilKilled(ctx context.Context, writing time.Duration) (
-	[]writtenPair, error) {
-	const writers = 8
-	results := make([][]writtenPair, writers)
-	times := make([][]time.Duration, writers)
-	var wg sync.WaitGroup
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	for w := range writers {
-		wg.Go(func() { results[w], times[w] = d.writeLoop(ctx, w) })
-	}
-	select {
-	case <-time.After(writing):
-	case <-ctx.Done():
-	}
-	d.node.kill()
-	time.AfterFunc(time.Second, stop) // for whoever still waits for an answer
-	wg.Wait()
-	written := slices.Concat(results...)
-	all := slices.Concat(times...)
-	if len(all) == 0 {
-		return nil, errors.New("no write was acknowledged before the kill")
-	}
-	d.say("Wrote %s pairs with 8 writers, each write synced to the disk: %s a second, half of "+
-		"them within %s, 99 of 100 within %s. Then killed the node with SIGKILL in the middle.",
-		grouped(int64(len(all))), grouped(int64(float64(len(all))/writing.Seconds())),
-		short(percentile(all, 50)), short(percentile(all, 99)))
-	return written, d.figure("write", map[string]any{"acknowledged": len(all),
-		"seconds": writing.Seconds(), "p50_seconds": percentile(all, 50).Seconds(),
-		"p99_seconds": percentile(all, 99).Seconds()})
-}
-
-// writeLoop writes one pair after the other until the first that fails.
-func (d *demo) writeLoop(ctx context.Context, w int) (
-	pairs []writtenPair, times []time.Duration) {
-	for i := 0; ; i++ {
-		pair := writtenPair{key: fmt.Sprintf("kvd-demo/writer%d/%06d", w, i),
-			value: fmt.Sprintf("pair %d of writer %d, %s", i, w, strings.Repeat("x", 100))}
-		asked := time.Now()
-		err := d.client.Put(ctx, []byte(pair.key), []byte(pair.value), lsm.Sync)
-		pair.acknowledged = err == nil
-		pairs = append(pairs, pair)
-		if err != nil {
-			return pairs, times
-		}
-		times = append(times, time.Since(asked))
-	}
 }

@@ -15,6 +15,7 @@ type progress struct {
 	bar   *progressbar.ProgressBar // nil without a terminal
 	items atomic.Int64
 	bytes atomic.Int64
+	keys  int64 // to come, when keys are counted and not bytes
 	quit  chan struct{}
 	ended chan struct{}
 }
@@ -23,13 +24,22 @@ const progressInterval = 5 * time.Second
 
 // startProgress begins to show. total is the number of bytes to come, -1 when nobody knows.
 func (p *program) startProgress(doing string, total int64) *progress {
-	g := &progress{quit: make(chan struct{}), ended: make(chan struct{})}
+	return p.show(doing, total, &progress{})
+}
+
+// startCounting is startProgress for what is counted in keys: addKeys.
+func (p *program) startCounting(doing string, keys int64) *progress {
+	return p.show(doing, keys, &progress{keys: keys})
+}
+
+func (p *program) show(doing string, total int64, g *progress) *progress {
+	g.quit, g.ended = make(chan struct{}), make(chan struct{})
 	if isTerminal(p.stderr) {
 		close(g.ended)
 		g.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(p.stderr),
 			progressbar.OptionSetDescription(doing),
-			progressbar.OptionShowBytes(true),
+			progressbar.OptionShowBytes(g.keys == 0),
 			progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionClearOnFinish(),
 		)
@@ -52,6 +62,8 @@ func (g *progress) addBytes(bytes int64) {
 	}
 }
 
+func (g *progress) addKeys(n int64) { g.addBytes(n) }
+
 func (g *progress) lines(w io.Writer, doing string) {
 	defer close(g.ended)
 	start := time.Now()
@@ -61,6 +73,10 @@ func (g *progress) lines(w io.Writer, doing string) {
 		select {
 		case <-tick.C:
 			n, pairs := g.bytes.Load(), ""
+			if g.keys > 0 {
+				fmt.Fprintf(w, "%s: %s of %s keys\n", doing, grouped(n), grouped(g.keys))
+				continue
+			}
 			if items := g.items.Load(); items > 0 {
 				pairs = fmt.Sprintf("%d pairs, ", items)
 			}
