@@ -26,6 +26,7 @@ type Manual struct {
 	upTo   sstable.Seq // level-0 tables newer than this came later
 
 	level  int
+	bottom int    // when the level was entered
 	cursor []byte // largest user key that the level is done up to, nil at its start
 	end    []byte // largest user key of the level's tables in range when it was entered
 }
@@ -52,6 +53,9 @@ func (m *Manual) Next(l *Levels, c Config, busy func(num uint64) bool) (Job, Ste
 		m.enter(l, t.Base)
 	}
 	bottom := l.Bottom()
+	if bottom > m.bottom {
+		m.enter(l, m.level) // an automatic job has begun a deeper level: what is done here goes on
+	}
 	for ; m.level < bottom; m.enter(l, m.level+1) {
 		if j, step := m.fromLevel(l, c, &t, busy); step != Done {
 			return j, step
@@ -69,7 +73,7 @@ func (m *Manual) Next(l *Levels, c Config, busy func(num uint64) bool) (Job, Ste
 // enter begins a level: its tables of now are to be done. Later ones do not count, or the plan
 // might never end.
 func (m *Manual) enter(l *Levels, level int) {
-	m.level, m.cursor, m.end = level, nil, nil
+	m.level, m.bottom, m.cursor, m.end = level, l.Bottom(), nil, nil
 	if level >= NumLevels {
 		return
 	}

@@ -74,3 +74,29 @@ func TestManualEndsWhileTablesArriveAhead(t *testing.T) {
 		}
 	}
 }
+
+// While the plan rewrote what was the deepest level, an automatic job moved a table of it further
+// down. The rest stayed behind: two levels were left of a whole compaction.
+func TestManualFollowsADeeperBottom(t *testing.T) {
+	c := Config{BaseBytes: 1000, TableBytes: 1000}
+	var l Levels
+	l[5] = []*sstable.Meta{gapTable(1, "a", "b", 1, 1, 500), gapTable(2, "m", "n", 2, 0, 9000)}
+	m := NewManual(&l, nil, nil)
+	j, step := m.Next(&l, c, nil)
+	if step != Ready || j.Level != 5 || j.Target != 5 {
+		t.Fatalf("first %v, %v: want the rewrite of the table with tombstones", step, j)
+	}
+	rewritten := j.Change([]sstable.Meta{*gapTable(3, "a", "b", 1, 0, 400)})
+	var down Change
+	down.Removed[5] = l[5][1:]
+	down.Added[6] = []*sstable.Meta{gapTable(2, "m", "n", 2, 0, 9000)}
+	for _, c := range []*Change{&rewritten, &down} {
+		var err error
+		if l, err = l.Apply(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if j, step = m.Next(&l, c, nil); step != Ready || j.Level != 5 || j.Target != 6 {
+		t.Errorf("then %v, %v: want what is left of level 5 to follow", step, j)
+	}
+}

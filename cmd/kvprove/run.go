@@ -163,7 +163,7 @@ func (p *part) runFor(ctx context.Context, budget time.Duration, temp string) (r
 func (p *part) runBinary(ctx context.Context, binary string, budget time.Duration) (result, error) {
 	began := time.Now()
 	cmd := exec.CommandContext(ctx, binary, "-test.run", p.run, "-test.v", "-test.timeout",
-		(budget + slack).String(), "-budget", budget.String())
+		(budget + slack).String(), "-budget", (budget / time.Duration(max(p.tests, 1))).String())
 	cmd.Dir = moduleFile(p.pkg)
 	out := &scanner{figures: figures{}}
 	cmd.Stdout, cmd.Stderr = out, out
