@@ -10,6 +10,7 @@ import (
 // day counts.
 type collectState struct {
 	next    time.Duration
+	look    time.Duration // when to see again whether all nodes are up
 	part    int           // index into the members' partitions: the next to look at
 	allUp   time.Duration // since when all nodes have been up; below 0: they are not
 	found   map[Partition]*found
@@ -37,6 +38,7 @@ type collectRound struct {
 const (
 	collectMost     = 256             // tombstones of one question
 	collectPatience = 5 * time.Second // for the answers
+	lookEvery       = 200 * time.Millisecond
 )
 
 func (c *Core) tickCollect() {
@@ -56,10 +58,12 @@ func (c *Core) tickCollect() {
 			}
 		}
 	}
+	if c.now.Since < min(s.next, s.look) && s.round == nil {
+		return
+	}
+	s.look = c.now.Since + lookEvery
 	if !c.allReachable() {
-		s.allUp = -1
-		clear(s.found)
-		s.round = nil
+		s.someoneLeft()
 	} else if s.allUp < 0 {
 		s.allUp = c.now.Since
 	}
@@ -78,6 +82,12 @@ func (c *Core) tickCollect() {
 		s.part = (s.part + 1) % len(s.primary)
 		c.do(&Work{Kind: WorkDeleted, For: forCollect, Part: s.primary[s.part], Limit: collectMost})
 	}
+}
+
+// someoneLeft starts the time anew for which all nodes have been up.
+func (s *collectState) someoneLeft() {
+	s.allUp, s.round = -1, nil
+	clear(s.found)
 }
 
 func (c *Core) allReachable() bool {

@@ -290,6 +290,8 @@ func (c *Core) linkChanged(from NodeID, up bool) {
 	l.up = up
 	if up {
 		l.since = c.now.Since
+	} else {
+		c.collect.someoneLeft()
 	}
 }
 

@@ -39,7 +39,7 @@ const (
 
 // tickHandoff starts and watches the handoffs, one for each node.
 func (c *Core) tickHandoff() {
-	if c.cfg.off.hints {
+	if c.cfg.off.hints || c.replica.hints.total.Load() == 0 && len(c.handoff) == 0 {
 		return
 	}
 	for _, m := range c.place.Members {

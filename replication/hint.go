@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"kvd/lsm"
 )
@@ -21,6 +22,7 @@ var ErrHintsFull = errors.New("replication: too many hints for one node")
 
 // hintCounts are the numbers of hints in the store by the node they are for.
 type hintCounts struct {
+	total   atomic.Int64
 	mu      sync.Mutex
 	count   map[uint32]int
 	dropped uint64
@@ -39,6 +41,7 @@ func (h *hintCounts) load(s Store, p *Placement) error {
 			return err
 		}
 		h.count[m.ID.Number()] = n
+		h.total.Add(int64(n))
 	}
 	return nil
 }
@@ -51,6 +54,7 @@ func (h *hintCounts) add(nodes []uint32, n int) {
 	defer h.mu.Unlock()
 	for _, node := range nodes {
 		h.count[node] += n
+		h.total.Add(int64(n))
 	}
 }
 
