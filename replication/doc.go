@@ -1,25 +1,48 @@
-// Package replication answers clients: it is what turns an engine into a node.
+// Package replication makes nodes of engines, and clusters of nodes.
 //
-// # What it promises
+// A [Node] serves one database to clients over a network. A [Cluster] is a node of many: keys are
+// spread over them, each on several, writes go on while some are down, and the consistency of a
+// request is what it asks for. A [Client] asks a node, a [ClusterClient] a cluster.
 //
-// A [Node] serves one database. A [Client] asks it, with the verbs of the engine and the engine's
-// own errors. What the engine promises holds over the network too: a Put with lsm.Sync that
-// returned nil survives a loss of power. A write without an answer is its own outcome,
-// [ErrInDoubt], never dressed up as a failure.
+// # What a cluster promises
 //
-// # How it works
+// A write that was acknowledged at W is durable on W nodes. It is lost only with all of them. It
+// stays until a write that had seen it replaces it: writes that have not seen each other are both
+// kept, or in a bucket that wants it so, the later one. With strict quorums and R + W > N a read
+// returns the latest acknowledged write. After failures all replicas become equal by themselves.
+// docs/cluster.md says what each level means and what a failure looks like.
 //
-// One request is one message, one answer is one message. Who carries them is not the package's
-// business: the node is a handler and the client takes a [Caller], both met by shape.
+// # The life of a put
 //
-//	Client.Put ─ message.go ─ Caller ··· network ··· Node.TryCall or Node.Call ─ node.go ─ lsm.DB
+//	ClusterClient.Put ─ an owner of the key ─ Core.startPut ─ Replica.update: dot, merge, write
+//	                                            ├─ to the other owners ─ Replica.merge ─ ack
+//	                                            ├─ to who stands in for one that is down
+//	                                            └─ W acks: answer; late or none: a hint
 //
-// Requests that need no waiting are answered by TryCall on the goroutine that reads the
-// connection: gets and unsynced writes, which allocate nothing there. Everything else goes
-// through Call, where the callers of synced writes queue up and share one sync of the log.
+// # Core and shell
 //
-// A scan travels in pages. Each names the key that the next one starts at, so the node keeps no
-// state between them and a scan survives a restart of the node.
+// [Core] is the logic of a node as a state machine: [Core.Step] takes an [Event] (a request, a
+// message, work done by the store, a connection, time) and returns [Effect]s (messages, work,
+// answers). It starts no goroutine, reads no clock and waits for nothing. Cluster is the goroutines
+// around it: it does the work on a [Replica], whose reads and writes are those of the engine, and
+// shares one sync among all that gathered during the last.
+//
+// So whole clusters run in one goroutine, on a simulated network (package simnet) and simulated
+// disks, and do the same again for the same seed. sim_test.go draws clusters and what befalls
+// them; sim_check_test.go says what must hold.
+//
+// # Reading order
+//
+//	version.go, object.go      dots, clocks, siblings, contexts: what is known of a key
+//	ring.go, placement.go      which nodes hold it (shares.go, assign.go: how that is decided)
+//	store.go, replica.go       the read-merge-write of one node, its trees and hints
+//	core.go                    events, effects, messages of peers
+//	put.go, get.go, level.go   coordinating
+//	member.go, detector.go     who is up
+//	hint.go, handoff.go        what is owed to nodes that were away
+//	merkle.go, sync.go         what differs between replicas
+//	collect.go                 forgetting what was deleted
+//	cluster.go, clusterclient.go
 //
 // # The messages
 //
@@ -37,7 +60,7 @@
 //	00 76
 //	01
 //
-// docs/protocol.md has every kind and every status. A message holds at most [MaxMessageBytes];
-// a length in a message is only ever compared with the bytes that are there, so a message costs
-// no more memory than its own size.
+// docs/protocol.md has every kind and every status, also of clusters. A message holds at most
+// [MaxMessageBytes]; a length in a message is only ever compared with the bytes that are there, so
+// a message costs no more memory than its own size. Messages between nodes are in peermessage.go.
 package replication

@@ -342,6 +342,19 @@ func FuzzDecodePeerMessage(f *testing.F) {
 	})
 }
 
+func TestOpGolden(t *testing.T) {
+	for want, op := range map[string]Op{
+		"0c0000ff016b":       {Kind: KindRead, Key: []byte("k"), Level: All},
+		"0d00000000016b0176": {Kind: KindWrite, Key: []byte("k"), Value: []byte("v")},
+		"0d000601000163016b": {Kind: KindWrite, Key: []byte("k"), Level: One, Tombstone: true,
+			HasContext: true, Context: []byte("c")},
+	} {
+		if got := hex.EncodeToString(op.AppendTo(nil)); got != want {
+			t.Errorf("%+v is %s, not %s", op, got, want)
+		}
+	}
+}
+
 func FuzzDecodeOp(f *testing.F) {
 	for _, o := range []Op{
 		{Kind: KindRead, Key: []byte("k"), Level: All},
