@@ -177,6 +177,7 @@ func (r *Replica) hintDone(w *Work) error {
 		}
 		if !more {
 			b.Delete(appendDataKey(nil, w.Part, w.Key))
+			p.forgot = r.incarnation.Load()
 		}
 	}
 	if err := r.store.Apply(&b); err != nil {

@@ -403,3 +403,37 @@ func TestHandoffKeepsWhatIsNewer(t *testing.T) {
 		t.Fatalf("the stand-in has forgotten the newer write: %v", w.Result.Err)
 	}
 }
+
+// A stand-in that had handed over what it kept, and so forgotten it, counted on for the same key:
+// its clock covered its own earlier write, which nobody had replaced, and the owner dropped that.
+func TestStandInDoesNotCoverWhatItForgot(t *testing.T) {
+	s := newSimulation(1, func(c *simSetup) {
+		*c = simSetup{nodes: 3, replicas: 1, length: time.Second,
+			faults: simnet.Faults{Delay: 200 * time.Microsecond}}
+	})
+	s.net.Run(5 * time.Second)
+	owners, others := s.owners("k")
+	context := EncodeContext(nil, 0, simCluster)
+	write := func(value string) {
+		t.Helper()
+		op := Op{Kind: KindWrite, Key: []byte("k"), Value: []byte(value), HasContext: true,
+			Context: context}
+		if _, err := s.ask(others[0], &op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, value := range []string{"first", "second"} {
+		owners[0].crash()
+		s.net.Run(s.net.Now() + 20*time.Second)
+		write(value)
+		owners[0].start()
+		s.net.Run(s.net.Now() + 20*time.Second)
+		if others[0].has("k") {
+			t.Fatal("it was not handed over")
+		}
+	}
+	v, err := s.get(owners[0], "k", One)
+	if err != nil || len(v.values) != 2 {
+		t.Errorf("of two writes that had seen nothing %q is left, %v", v.values, err)
+	}
+}

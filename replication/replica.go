@@ -29,6 +29,7 @@ type Replica struct {
 	policy    func(key []byte) Policy
 
 	incarnation atomic.Uint32
+	raising     sync.Mutex
 	parts       [Partitions]partition
 	hints       hintCounts
 	stamp       atomic.Uint64 // the last one given out
@@ -45,7 +46,8 @@ type partition struct {
 	built   bool
 	root    uint64 // of tree, when fresh
 	fresh   bool
-	touched int64 // time of day, ms, of the last change
+	touched int64  // time of day, ms, of the last change
+	forgot  uint32 // the incarnation in which an object that was kept for others was last dropped
 }
 
 func newReplica(self NodeID, store Store, p *Placement, incarnation uint32,
@@ -56,7 +58,7 @@ func newReplica(self NodeID, store Store, p *Placement, incarnation uint32,
 }
 
 // Do does the work up to the point where it is visible and tells whether it has to be made durable
-// by Sync before what waits for that may go on.
+// by a Sync of the store before what waits for that may go on.
 func (r *Replica) Do(w *Work) (sync bool) {
 	w.Result = Result{}
 	switch w.Kind {
@@ -94,12 +96,6 @@ func (r *Replica) Do(w *Work) (sync bool) {
 	return false
 }
 
-// Sync makes what Do did as durable as was asked.
-func (r *Replica) Sync(w *Work) {
-	w.Result.Err = r.store.Sync(w.Durability)
-	w.Result.Durable = true
-}
-
 // Read returns the object of a key, the zero Object when there is none.
 func (r *Replica) Read(part Partition, key []byte) (Object, error) {
 	o, _, err := r.read(part, key)
@@ -126,6 +122,14 @@ func (r *Replica) update(w *Work) error {
 	p := &r.parts[w.Part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.forgot == r.incarnation.Load() {
+		// A clock covers all dots of an actor up to its last, and this node no longer knows which it
+		// has given out for a key that it has handed over: to go on counting would claim to have seen
+		// them, and whoever still holds them would drop them.
+		if err := r.raise(p.forgot + 1); err != nil {
+			return err
+		}
+	}
 	old, _, err := r.read(w.Part, w.Key)
 	if err != nil {
 		return err
@@ -329,6 +333,8 @@ func (r *Replica) rootOf(part Partition) uint64 {
 
 // raise makes a greater incarnation durable and takes it.
 func (r *Replica) raise(n uint32) error {
+	r.raising.Lock()
+	defer r.raising.Unlock()
 	if n <= r.incarnation.Load() {
 		return nil
 	}

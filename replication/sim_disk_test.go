@@ -80,8 +80,12 @@ func (d *simDisk) durableTo(mark int) {
 	}
 }
 
-// Sync is the simulation's business: it makes things durable when their time has come.
-func (d *simDisk) Sync(lsm.Durability) error { return nil }
+// Sync is for what waits for it within a piece of work, as raising the incarnation does. Else the
+// simulation makes things durable when their time has come.
+func (d *simDisk) Sync(lsm.Durability) error {
+	d.durableTo(d.mark())
+	return nil
+}
 
 func (d *simDisk) Iter(lower, upper []byte) StoreIter {
 	from, _ := d.live.find(lower)

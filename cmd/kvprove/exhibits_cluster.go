@@ -157,6 +157,13 @@ var clusterExhibits = []exhibit{
 		pkg: "./replication", run: simTests, budget: searchBudget,
 	},
 	{
+		name:  "stand-in-counts-on",
+		story: "a node that has forgotten its own writes of a key says that it has seen them",
+		edits: []edit{{"replication/replica.go", "if p.forgot == r.incarnation.Load() {",
+			"if false {"}},
+		pkg: "./replication", run: "^TestStandInDoesNotCoverWhatItForgot$",
+	},
+	{
 		name:  "write-without-end",
 		story: "a write that is never acknowledged is never answered",
 		edits: []edit{{"replication/put.go", "case !waiting || c.now.Since >= p.deadline:",
