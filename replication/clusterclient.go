@@ -85,8 +85,8 @@ type Values struct {
 
 // Written is the success of a write.
 type Written struct {
-	// Context is for a later write that replaces this one, and all else that the key had when it was
-	// written. Who wants to keep values that he has not seen reads first.
+	// Context is for a later write that replaces this one, and all else that the key had when it
+	// was written. Who wants to keep values that he has not seen reads first.
 	Context []byte
 	Nodes   []NodeID // that are known to hold it
 }

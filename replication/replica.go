@@ -123,9 +123,9 @@ func (r *Replica) update(w *Work) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.forgot == r.incarnation.Load() {
-		// A clock covers all dots of an actor up to its last, and this node no longer knows which it
-		// has given out for a key that it has handed over: to go on counting would claim to have seen
-		// them, and whoever still holds them would drop them.
+		// A clock covers all dots of an actor up to its last, and this node no longer knows which
+		// it has given out for a key that it has handed over: to go on counting would claim to
+		// have seen them, and whoever still holds them would drop them.
 		if err := r.raise(p.forgot + 1); err != nil {
 			return err
 		}
