@@ -35,6 +35,10 @@ func (d *detector) beat(now time.Duration) {
 // heard takes in any other sign of life.
 func (d *detector) heard(now time.Duration) { d.last = now }
 
+// skip leaves a time out in which this node did not listen. What came in at its end stays: a
+// member is never heard of in the future.
+func (d *detector) skip(now, stopped time.Duration) { d.last = min(d.last+stopped, now) }
+
 // phi is the suspicion: -log10 of the probability that an interval is as long as the silence. The
 // mean counts as at least half the interval of heartbeats, so that a burst makes nobody nervous.
 func (d *detector) phi(now, interval time.Duration) float64 {

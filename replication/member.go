@@ -107,7 +107,7 @@ func (m *Membership) Tick(now time.Duration) (to []NodeID) {
 		late = 0
 	}
 	m.next = now + m.interval*3/4 + time.Duration(m.rng.Int64N(int64(m.interval/2)))
-	m.ownPace(late)
+	m.ownPace(now, late)
 	m.table[m.self].heartbeat++
 	fresh := m.judge(now)
 	var up, down []NodeID
@@ -134,11 +134,11 @@ func (m *Membership) Tick(now time.Duration) (to []NodeID) {
 
 // ownPace makes a node that is late itself more patient with others, for a while (Lifeguard, Dadgar
 // et al., 2018). One that was stopped altogether begins to listen anew.
-func (m *Membership) ownPace(late time.Duration) {
+func (m *Membership) ownPace(now, late time.Duration) {
 	switch {
 	case late > 3*m.interval:
 		for i := range m.table {
-			m.table[i].detector.last += late
+			m.table[i].detector.skip(now, late)
 			clear(m.table[i].doubts)
 		}
 		m.stretch = min(m.stretch*2, stretchMax)
