@@ -3,6 +3,7 @@ package replication
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -14,11 +15,13 @@ type gossipNet struct {
 	members []*Membership
 	up      []bool
 	cut     map[[2]int]bool
+	deaf    map[[2]int]bool // the second hears nothing of the first, not even through others
 	loss    float64
 }
 
 func newGossipNet(n int, seed uint64) *gossipNet {
-	g := &gossipNet{rng: rand.New(rand.NewPCG(seed, 2)), cut: map[[2]int]bool{}}
+	g := &gossipNet{rng: rand.New(rand.NewPCG(seed, 2)), cut: map[[2]int]bool{},
+		deaf: map[[2]int]bool{}}
 	var ids []NodeID
 	for i := range n {
 		ids = append(ids, NodeID(fmt.Sprintf("n%02d", i)))
@@ -31,13 +34,17 @@ func newGossipNet(n int, seed uint64) *gossipNet {
 }
 
 func (g *gossipNet) send(from, to int, wantReply bool) {
-	if !g.up[to] || g.cut[[2]int{from, to}] || g.rng.Float64() < g.loss {
+	if !g.up[to] || g.cut[[2]int{from, to}] || g.deaf[[2]int{from, to}] || g.rng.Float64() < g.loss {
 		return
 	}
 	rows, reply, err := decodeGossip(g.members[from].Gossip(nil, wantReply))
 	if err != nil {
 		panic(err)
 	}
+	rows = slices.DeleteFunc(rows, func(r gossipRow) bool {
+		about := slices.IndexFunc(g.members[to].table, func(x member) bool { return x.id.Number() == r.number })
+		return g.deaf[[2]int{about, to}]
+	})
 	g.members[to].Heard(g.now, g.members[from].table[from].id)
 	g.members[to].Receive(g.now, g.members[from].table[from].id, rows)
 	if reply {

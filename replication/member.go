@@ -199,7 +199,7 @@ func (m *Membership) Heard(now time.Duration, id NodeID) {
 	}
 }
 
-// Gossip is the table as it travels: 21 bytes a member at most, so that fifty fit a datagram.
+// Gossip is the table as it travels: 19 bytes a member at most, so that fifty fit a datagram.
 //
 //	flags u8 (1: answer with yours) |
 //	n × (number u32 | incarnation u32 | heartbeat uvarint | suspect u8)
@@ -214,14 +214,8 @@ func (m *Membership) Gossip(dst []byte, wantReply bool) []byte {
 		if i == m.self && m.quiet {
 			continue
 		}
-		suspect := byte(0)
-		if x.verdict != Alive {
-			suspect = 1
-		}
-		dst = binary.LittleEndian.AppendUint32(dst, x.id.Number())
-		dst = binary.LittleEndian.AppendUint32(dst, x.incarnation)
-		dst = binary.AppendUvarint(dst, x.heartbeat)
-		dst = append(dst, suspect)
+		r := gossipRow{x.id.Number(), x.incarnation, x.heartbeat, x.verdict != Alive}
+		dst = r.appendTo(dst)
 	}
 	return dst
 }
@@ -231,6 +225,17 @@ type gossipRow struct {
 	number, incarnation uint32
 	heartbeat           uint64
 	suspect             bool
+}
+
+func (r gossipRow) appendTo(dst []byte) []byte {
+	suspect := byte(0)
+	if r.suspect {
+		suspect = 1
+	}
+	dst = binary.LittleEndian.AppendUint32(dst, r.number)
+	dst = binary.LittleEndian.AppendUint32(dst, r.incarnation)
+	dst = binary.AppendUvarint(dst, r.heartbeat)
+	return append(dst, suspect)
 }
 
 func decodeGossip(b []byte) (rows []gossipRow, wantReply bool, err error) {
