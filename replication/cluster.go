@@ -94,6 +94,7 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
 		Incarnation: incarnation, Fresh: last == 0, Rand: rand.New(rand.NewPCG(seed, seed>>32)),
 		Policy: o.Policy, off: o.off}, r)
+	c.node.cluster = c.Ring
 	for d := range c.synced {
 		c.synced[d] = newSyncer(c, lsm.Durability(d))
 	}

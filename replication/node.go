@@ -31,6 +31,8 @@ type Node struct {
 	options NodeOptions
 	started time.Time
 
+	cluster func() Ring // nil for a node by itself
+
 	// Own synchronisation.
 	draining  atomic.Bool
 	malformed atomic.Uint64
@@ -207,6 +209,7 @@ type Status struct {
 	Requests      map[string]uint64 `json:"requests"` // answered, by kind
 	Engine        lsm.Metrics       `json:"engine"`
 	Transport     any               `json:"transport,omitempty"`
+	Cluster       *Ring             `json:"cluster,omitempty"` // of a node of one, without Owners
 }
 
 // Status returns the node's account of itself.
@@ -225,6 +228,11 @@ func (n *Node) Status() Status {
 	}
 	if n.options.Transport != nil {
 		s.Transport = n.options.Transport()
+	}
+	if n.cluster != nil {
+		r := n.cluster()
+		r.Owners = nil
+		s.Cluster = &r
 	}
 	return s
 }

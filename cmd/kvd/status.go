@@ -60,13 +60,38 @@ func (p *program) status(ctx context.Context, c *replication.Client) error {
 	for _, n := range s.Requests {
 		requests += n
 	}
-	add("requests", "%s (get %s, put %s, delete %s, apply %s, scan %s)", grouped(int64(requests)),
-		grouped(int64(s.Requests["get"])), grouped(int64(s.Requests["put"])),
-		grouped(int64(s.Requests["delete"])), grouped(int64(s.Requests["apply"])),
-		grouped(int64(s.Requests["scan"])))
+	kinds := []string{"get", "put", "delete", "apply", "scan"}
+	if s.Cluster != nil {
+		kinds = []string{"read", "write", "page"}
+	}
+	for i, kind := range kinds {
+		kinds[i] = kind + " " + grouped(int64(s.Requests[kind]))
+	}
+	add("requests", "%s (%s)", grouped(int64(requests)), strings.Join(kinds, ", "))
+	if r := s.Cluster; r != nil {
+		statusOfCluster(r, add)
+	}
 	add("connections", "%d open, %d calls under way", s.Transport.Connections, s.Transport.InFlight)
 	statusOfEngine(&s.Engine, add)
 	return t.flush()
+}
+
+func statusOfCluster(r *replication.Ring, add func(name, format string, args ...any)) {
+	states, owed := map[string]int{}, ""
+	equal := 0
+	for _, m := range r.Members {
+		states[m.State]++
+		if m.Hints > 0 {
+			owed += fmt.Sprintf(", owes %s keys to %s", grouped(int64(m.Hints)), m.ID)
+		}
+		if m.EqualSeconds != nil && *m.EqualSeconds < 60 {
+			equal++
+		}
+	}
+	add("cluster", "%s of %d nodes: %d alive, %d suspect, %d down; %s keys here%s", r.Self,
+		len(r.Members), states["alive"], states["suspect"], states["down"],
+		grouped(int64(r.Objects)), owed)
+	add("replicas", "the same as %d of %d others within the last minute", equal, len(r.Members)-1)
 }
 
 func statusOfEngine(m *lsm.Metrics, add func(name, format string, args ...any)) {
