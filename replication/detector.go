@@ -9,8 +9,9 @@ import (
 // failure detection (Hayashibara et al., 2004) with exponentially distributed intervals, as in
 // Cassandra. It knows nothing of any other member.
 type detector struct {
-	last time.Duration // when it was last heard of
-	mean time.Duration // of the intervals between heartbeats, the last ones counting most
+	last   time.Duration // when it was last heard of, in whatever way
+	beatAt time.Duration // when its heartbeat last advanced
+	mean   time.Duration // of the intervals between heartbeats, the last ones counting most
 }
 
 const (
@@ -23,25 +24,31 @@ const (
 	outlier = 4
 )
 
-// beat takes in that the member's heartbeat has advanced.
-func (d *detector) beat(now time.Duration) {
+// usual is the mean, but at least half the interval at which heartbeats are due, so that a burst
+// makes nobody nervous.
+func (d *detector) usual(due time.Duration) time.Duration { return max(d.mean, due/2) }
+
+// beat takes in that the member's heartbeat has advanced. Intervals are those between heartbeats:
+// a member that also talks about other things beats no faster for it.
+func (d *detector) beat(now, due time.Duration) {
 	// An outage is no interval: it would make the detector as patient as the outage was long.
-	if interval := min(now-d.last, outlier*d.mean); d.mean > 0 {
-		d.mean += (interval - d.mean) / detectorWeight
-	}
-	d.last = now
+	interval := min(now-d.beatAt, outlier*d.usual(due))
+	d.mean += (interval - d.mean) / detectorWeight
+	d.beatAt = now
+	d.heard(now)
 }
 
-// heard takes in any other sign of life.
+// heard takes in any sign of life.
 func (d *detector) heard(now time.Duration) { d.last = now }
 
 // skip leaves a time out in which this node did not listen. What came in at its end stays: a
 // member is never heard of in the future.
-func (d *detector) skip(now, stopped time.Duration) { d.last = min(d.last+stopped, now) }
+func (d *detector) skip(now, stopped time.Duration) {
+	d.last = min(d.last+stopped, now)
+	d.beatAt = min(d.beatAt+stopped, now)
+}
 
-// phi is the suspicion: -log10 of the probability that an interval is as long as the silence. The
-// mean counts as at least half the interval of heartbeats, so that a burst makes nobody nervous.
-func (d *detector) phi(now, interval time.Duration) float64 {
-	mean := max(d.mean, interval/2)
-	return float64(now-d.last) / float64(mean) * math.Log10E
+// phi is the suspicion: -log10 of the probability that an interval is as long as the silence.
+func (d *detector) phi(now, due time.Duration) float64 {
+	return float64(now-d.last) / float64(d.usual(due)) * math.Log10E
 }

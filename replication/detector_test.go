@@ -27,16 +27,49 @@ func TestPhi(t *testing.T) {
 	}
 }
 
+// Whatever else a member says, and whenever, its intervals are those between its heartbeats.
+func TestMeanIsOfHeartbeatsOnly(t *testing.T) {
+	for _, every := range []time.Duration{time.Second, 3 * time.Second} {
+		d := detector{mean: time.Second}
+		var now time.Duration
+		for range 200 {
+			d.heard(now + every/2)
+			now += every
+			d.heard(now) // as each message of a heartbeat is
+			d.beat(now, time.Second)
+		}
+		if d.mean < every*95/100 || d.mean > every*105/100 {
+			t.Errorf("heartbeats every %v have a mean of %v", every, d.mean)
+		}
+	}
+}
+
+// A burst takes no part of the detector with it: regular intervals are learnt again.
+func TestMeanRecoversFromABurst(t *testing.T) {
+	d := detector{mean: time.Second}
+	var now time.Duration
+	for range 1000 {
+		d.beat(now, time.Second)
+	}
+	for range 200 {
+		now += time.Second
+		d.beat(now, time.Second)
+	}
+	if d.mean < 950*time.Millisecond {
+		t.Errorf("after a burst the mean is stuck at %v", d.mean)
+	}
+}
+
 func TestSkipHearsNobodyInTheFuture(t *testing.T) {
 	const s = time.Second
-	before := detector{last: 30 * s}
+	before := detector{last: 30 * s, beatAt: 29 * s}
 	before.skip(91*s, 60*s)
-	if before.last != 90*s {
+	if before.last != 90*s || before.beatAt != 89*s {
 		t.Errorf("heard before the stop: %+v", before)
 	}
-	after := detector{last: 91 * s}
+	after := detector{last: 91 * s, beatAt: 91 * s}
 	after.skip(91*s, 60*s)
-	if after.last != 91*s {
+	if after.last != 91*s || after.beatAt != 91*s {
 		t.Errorf("heard at the end of it: %+v", after)
 	}
 }
@@ -70,6 +103,33 @@ func TestStoppedProcessBelievesInOthersAtOnce(t *testing.T) {
 			if m.table[j].verdict != Alive {
 				t.Errorf("%d members: it takes n%02d for %v", n, j, m.table[j].verdict)
 			}
+		}
+	}
+}
+
+// A member that regularly stalls for longer than a regular one may is known to do so after a while.
+func TestRegularPausesAreLearnt(t *testing.T) {
+	for _, n := range []int{3, 9} {
+		g := newGossipNet(n, uint64(100+n))
+		downs := func(cycles int) (wrong int) {
+			for range cycles {
+				g.up[0] = false
+				g.run(14*time.Second, nil)
+				for i := 1; i < n; i++ {
+					if g.members[i].table[0].verdict == Down {
+						wrong++
+					}
+				}
+				g.up[0] = true
+				g.run(6*time.Second, nil)
+			}
+			return wrong
+		}
+		first := downs(30)
+		later := downs(60)
+		t.Logf("%d members: down %d times in the first 30 pauses, %d in the next 60", n, first, later)
+		if later > 0 {
+			t.Errorf("%d members: pauses are not learnt", n)
 		}
 	}
 }

@@ -279,7 +279,7 @@ func (m *Membership) Receive(now time.Duration, from NodeID, rows []gossipRow) (
 		if cmp.Or(cmp.Compare(r.incarnation, x.incarnation),
 			cmp.Compare(r.heartbeat, x.heartbeat)) > 0 {
 			x.incarnation, x.heartbeat = r.incarnation, r.heartbeat
-			x.detector.beat(now)
+			x.detector.beat(now, m.interval)
 			x.verdict = Alive
 		}
 		if r.suspect {
