@@ -15,9 +15,9 @@ type detector struct {
 }
 
 const (
-	// phiSuspect is the suspicion from which a member is suspected: at 5 a live one is wrongly
-	// suspected once in 10^5 intervals. What follows from a suspicion waits for others to share it.
-	phiSuspect = 5.0
+	// phiSuspect is the suspicion from which a member is suspected: at 4 a live one is wrongly
+	// suspected once in 10^4 intervals. What follows from a suspicion waits for others to share it.
+	phiSuspect = 4.0
 	// detectorWeight of a new interval in the mean is one in so many.
 	detectorWeight = 16
 	// outlier is how many times the mean an interval counts at most.

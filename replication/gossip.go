@@ -1,6 +1,9 @@
 package replication
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // The part of the core that carries what Membership decides.
 
@@ -45,7 +48,8 @@ func (c *Core) gossip(from NodeID, m *peerMessage) {
 		c.sendGossip(from, false)
 	}
 	mine := c.replica.incarnation.Load()
-	if !c.raising && (own > mine || own == mine && !c.ready) {
+	later := own > mine || own == mine && !c.ready
+	if later && own < math.MaxUint32 && !c.raising {
 		c.Counts.LivesForgotten++
 		c.ready, c.raising = false, true // no dots before the incarnation is durable
 		c.members.quiet = true
