@@ -35,10 +35,10 @@ type chaosWrite struct {
 }
 
 type chaosStats struct {
-	acked, doubtful, refused, reads, readsFailed atomic.Int64
-	inTime, late                                 atomic.Int64 // by success within a second
-	steady, steadyLate                           atomic.Int64 // begun later than failureSeen
-	failed                                       atomic.Int64 // when something last failed, unix ns
+	acked, doubtful, reads, readsFailed atomic.Int64
+	inTime, late                        atomic.Int64 // by success within a second
+	steady, steadyLate                  atomic.Int64 // begun later than failureSeen
+	failed                              atomic.Int64 // when something last failed, unix ns
 }
 
 // failureSeen is when clients have noticed a failure. What is under way at a node at the moment of

@@ -24,11 +24,11 @@ type writtenPair struct {
 
 // demoLoad is what the clients of a phase saw.
 type demoLoad struct {
-	puts, gets     []time.Duration
-	failed         atomic.Int64
-	mu             sync.Mutex
-	written        []writtenPair
-	standIns, late int
+	puts, gets []time.Duration
+	failed     atomic.Int64
+	mu         sync.Mutex
+	written    []writtenPair
+	standIns   int
 }
 
 // writeThroughFailure has clients write and read while two nodes are killed.
