@@ -51,6 +51,7 @@ type Cluster struct {
 	mu        sync.Mutex
 	core      *Core
 	waiting   map[uint64]*pendingCall
+	stopped   bool // Run has ended: nobody would answer
 	lastToken uint64
 	sleeping  time.Duration // when the ticker wakes
 	wake      chan struct{}
@@ -125,6 +126,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	wg.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stopped = true
 	for token, p := range c.waiting {
 		delete(c.waiting, token)
 		p.answer <- appendError(nil, ErrDraining, false)
@@ -378,6 +380,10 @@ func (c *Cluster) ask(ctx context.Context, req []byte) []byte {
 	}
 	p := &pendingCall{answer: make(chan []byte, 1)}
 	c.mu.Lock()
+	if c.stopped {
+		c.mu.Unlock()
+		return appendError(nil, ErrDraining, false)
+	}
 	c.lastToken++
 	token := c.lastToken
 	c.waiting[token] = p

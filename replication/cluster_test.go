@@ -229,6 +229,51 @@ func TestClusterServesWithOneOwnerAway(t *testing.T) {
 	}
 }
 
+// A client with an old placement is told so, learns the one in force and goes on.
+func TestClientFollowsEpochs(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if _, err := c.Put(ctx, []byte("k"), []byte("v"), WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	old := *c.ring
+	old.Epoch = 9
+	c.ring = &old
+	c.mu.Unlock()
+	v, err := c.Get(ctx, []byte("k"), ReadOptions{})
+	if err != nil || len(v.All) != 1 {
+		t.Errorf("with another placement: %v, %v", v, err)
+	}
+	if r, err := c.known(ctx); err != nil || r.Epoch != 1 {
+		t.Errorf("it goes on with placement %d, %v", r.Epoch, err)
+	}
+}
+
+// A node that has stopped answers at once, and does not keep its callers.
+func TestStoppedClusterAnswers(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	l.stop()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		l.nodes[0].mu.Lock()
+		stopped := l.nodes[0].stopped
+		l.nodes[0].mu.Unlock()
+		if stopped {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("Run has not ended")
+		}
+	}
+	op := Op{Kind: KindRead, Key: []byte("k")}
+	answer, _ := l.nodes[0].Call(context.Background(), op.AppendTo(nil), nil)
+	if _, err := decodeAnswer(answer); !errors.Is(err, ErrDraining) {
+		t.Errorf("a stopped node: %v", err)
+	}
+}
+
 // A database of a node by itself is not taken for that of a node of a cluster, nor one node's for
 // another's.
 func TestClusterRefusesForeignData(t *testing.T) {

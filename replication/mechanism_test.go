@@ -437,3 +437,27 @@ func TestStandInDoesNotCoverWhatItForgot(t *testing.T) {
 		t.Errorf("of two writes that had seen nothing %q is left, %v", v.values, err)
 	}
 }
+
+// A read does not wait for a replica that is slow: another one is asked, long before the connection
+// counts as broken.
+func TestReadsAreHedged(t *testing.T) {
+	s := quietCluster(5, switches{})
+	owners, _ := s.owners("k")
+	if _, err := s.put(owners[0], "k", "v", All, false); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // so that it is known what is usual
+		if _, err := s.get(owners[0], "k", Two); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owners[1].paused, owners[2].paused = true, true
+	began := s.net.Now()
+	v, err := s.get(owners[0], "k", Two)
+	if took := s.net.Now() - began; err != nil || len(v.values) != 1 || took > 500*time.Millisecond {
+		t.Errorf("with two of three owners silent: %q after %v, %v", v.values, took, err)
+	}
+	if owners[0].core.Counts.Hedged == 0 {
+		t.Error("nobody else was asked")
+	}
+}
