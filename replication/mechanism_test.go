@@ -461,3 +461,42 @@ func TestReadsAreHedged(t *testing.T) {
 		t.Error("nobody else was asked")
 	}
 }
+
+// A tombstone stays while a stand-in keeps what it covers for an owner: when that is handed over
+// late, it must find the tombstone.
+func TestTombstonesStayBesideHints(t *testing.T) {
+	s := quietCluster(4, switches{trees: true})
+	owners, others := s.owners("k")
+	owners[2].crash()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	if _, err := s.put(owners[0], "k", "v", Quorum, false); err != nil {
+		t.Fatal(err)
+	}
+	if !others[0].has("k") {
+		t.Fatal("nobody stands in")
+	}
+	s.net.Cut(others[0].name, owners[2].name)
+	owners[2].start()
+	s.net.Run(s.net.Now() + 5*time.Second)
+	if _, err := s.ask(owners[0], &Op{Kind: KindWrite, Key: []byte("k"), Tombstone: true,
+		Level: All}); err != nil {
+		t.Fatal(err)
+	}
+	s.net.Run(s.net.Now() + 4*time.Minute)
+	for _, n := range owners {
+		if !n.has("k") {
+			t.Errorf("%s has forgotten the tombstone while %s keeps the value", n.id, others[0].id)
+		}
+	}
+	s.healNetwork()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	if v, err := s.get(owners[2], "k", One); err != nil || len(v.values) != 0 {
+		t.Errorf("the deleted value is back: %q, %v", v.values, err)
+	}
+	s.net.Run(s.net.Now() + 4*time.Minute)
+	for _, n := range s.nodes {
+		if n.has("k") {
+			t.Errorf("%s still has something of a key that was deleted long ago", n.id)
+		}
+	}
+}

@@ -83,15 +83,8 @@ var clusterExhibits = []exhibit{
 		story: "a tombstone is forgotten while somebody keeps an old value for a node (" +
 			"scylladb#23712)",
 		edits: []edit{{"replication/collect.go", "if m.ack != ackOK || m.flags&flagAny != 0 {",
-			"if m.ack != ackOK {"},
-			{"replication/collect.go",
-				"if c.now.Since < max(f.since, s.allUp)+c.cfg.CollectGrace || s.allUp < 0 " +
-					"|| s.round != nil {",
-				"if s.round != nil {"},
-			{"replication/collect.go", "if !c.allReachable() {", "if false {"},
-			{"replication/core.go", "\t\tc.collect.someoneLeft()\n", ""}},
-		pkg: "./replication", run: simTests + "|^TestTombstonesStayWhileANodeIsAway$",
-		budget: searchBudget,
+			"if m.ack != ackOK {"}},
+		pkg: "./replication", run: "^TestTombstonesStayBesideHints$",
 	},
 	{
 		name:  "tombstone-collected-by-some",
