@@ -91,7 +91,8 @@ type Config struct {
 	// all nodes must have been up and the tombstone unchanged: longer than any message lives.
 	// Defaults 10 s and 10 min.
 	CollectInterval, CollectGrace time.Duration
-	// HintAge is how long an owner keeps hints for a node that is away. Default 3 h.
+	// HintAge is how long a node may be away before owners stop making new hints for it: trees are
+	// compared when it is back. Who stands in for it goes on. Default 3 h.
 	HintAge time.Duration
 	// FreshWait: see Fresh. Default 10 s.
 	FreshWait time.Duration
@@ -287,10 +288,8 @@ func (c *Core) linkChanged(from NodeID, up bool) {
 	if l == nil {
 		return
 	}
-	l.up = up
-	if up {
-		l.since = c.now.Since
-	} else {
+	l.up, l.since = up, c.now.Since
+	if !up {
 		c.collect.someoneLeft()
 	}
 }

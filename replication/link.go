@@ -7,7 +7,7 @@ import "time"
 // what is usual on a network.
 type link struct {
 	up          bool
-	since       time.Duration
+	since       time.Duration // when it came up or broke
 	mean        time.Duration // of the time to an answer; 0 before the first
 	deviation   time.Duration
 	equal       time.Duration // when the trees were last found equal, 0: never
@@ -44,6 +44,12 @@ func (l *link) patience() time.Duration {
 		return hedgeUnknown
 	}
 	return min(max(l.mean+4*l.deviation, hedgeFloor), hedgeCeiling)
+}
+
+// hintable reports whether an owner makes hints for a node: not when it has been away for long.
+func (c *Core) hintable(id NodeID) bool {
+	l := c.links[id]
+	return !c.cfg.off.hints && l != nil && (l.up || c.now.Since-l.since < c.cfg.HintAge)
 }
 
 // silentAfter is when a node that owes answers is asked last.

@@ -500,3 +500,20 @@ func TestTombstonesStayBesideHints(t *testing.T) {
 		}
 	}
 }
+
+// Owners make no new hints for a node that has been away for hours.
+func TestHintsEndWithTheirAge(t *testing.T) {
+	s := quietCluster(3, switches{trees: true})
+	away := s.nodes[2]
+	away.crash()
+	for i, want := range []int{1, 1} {
+		if _, err := s.put(s.nodes[0], fmt.Sprint("k", i), "v", Quorum, false); err != nil {
+			t.Fatal(err)
+		}
+		s.net.Run(s.net.Now() + 5*time.Second)
+		if n := s.nodes[0].replica.hints.of(away.id.Number()); n != want {
+			t.Errorf("write %d: %d hints, not %d", i, n, want)
+		}
+		s.nodes[0].core.cfg.HintAge = time.Second // as if three hours had passed
+	}
+}

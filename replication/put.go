@@ -121,8 +121,8 @@ func (c *Core) startPut(from origin, op Op, raw []byte, deadline time.Duration) 
 	w := &Work{Kind: WorkUpdate, For: forPut, ID: p.id, Part: part, Key: op.Key, Value: op.Value,
 		Tombstone: op.Tombstone, Seen: seen, Newest: newest, Blind: !op.HasContext,
 		Durability: op.Durability}
-	if !c.cfg.off.hints {
-		for _, id := range owed {
+	for _, id := range owed {
+		if c.hintable(id) || !own {
 			w.Targets = append(w.Targets, id.Number())
 		}
 	}
@@ -305,11 +305,11 @@ func (p *putOp) settle(c *Core) {
 				c.settled(owner, -1)
 			}
 		}
-		if !held && owner != c.self {
+		if !held && owner != c.self && c.hintable(owner) {
 			owed = append(owed, owner.Number())
 		}
 	}
-	if len(owed) == 0 || p.object == nil || c.cfg.off.hints {
+	if len(owed) == 0 || p.object == nil {
 		return
 	}
 	c.do(&Work{Kind: WorkHint, For: forNothing, Part: p.part, Key: p.op.Key, Targets: owed,
