@@ -17,22 +17,23 @@ type childNode struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser // the child stops when it is closed, so it does not outlive this process
 	ready readyLine
+	log   *tailBuffer
+	ended error         // of the process, once done is closed
 	done  chan struct{} // closed when the process has ended
 }
 
 // startChildNode starts a node with these flags and waits until it serves. What it logs goes
-// nowhere unless the start fails.
-func startChildNode(stderr io.Writer, flags ...string) (*childNode, error) {
+// nowhere unless the start fails, or its end.
+func startChildNode(flags ...string) (*childNode, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &childNode{done: make(chan struct{})}
+	c := &childNode{log: new(tailBuffer), done: make(chan struct{})}
 	c.cmd = exec.Command(self, append([]string{"serve", "-o", "json", "--with-stdin",
 		"--admin", "127.0.0.1:0", "--log-level", "warn"}, flags...)...)
 	c.cmd.Env = withoutSettings(os.Environ())
-	log := new(tailBuffer)
-	c.cmd.Stderr = log
+	c.cmd.Stderr = c.log
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -48,12 +49,12 @@ func startChildNode(stderr io.Writer, flags ...string) (*childNode, error) {
 		err = json.Unmarshal(line, &c.ready)
 	}
 	go func() {
-		_ = c.cmd.Wait() // how it ended is known: it was killed
+		c.ended = c.cmd.Wait()
 		close(c.done)
 	}()
 	if err != nil {
 		c.kill()
-		return nil, errors.Join(fmt.Errorf("the node did not start: %w", err), log.err())
+		return nil, errors.Join(fmt.Errorf("the node did not start: %w", err), c.log.err())
 	}
 	return c, nil
 }
@@ -63,6 +64,14 @@ func (c *childNode) kill() {
 	_ = c.cmd.Process.Kill() // it may have ended already
 	<-c.done
 	_ = c.stdin.Close()
+}
+
+// failure says why the process, which has ended, did not end in order.
+func (c *childNode) failure() error {
+	if c.ended == nil {
+		return nil
+	}
+	return errors.Join(c.ended, c.log.err())
 }
 
 // withoutSettings removes the user's settings from an environment: they are not for this node.

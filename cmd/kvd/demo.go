@@ -31,8 +31,8 @@ func (p *program) demoCommand() *cobra.Command {
 		Long: `Demo starts five nodes of its own on free ports and a temporary directory, imports
 every file below DIR (by default the sources of the Go installation) at W=QUORUM, reads all of it
 back, kills two nodes while clients write, brings them back, one of them without its disk, and
-proves that all replicas are equal and every write that was acknowledged is there. It leaves
-nothing behind. With --keep the nodes stay up, for you to play with, until Ctrl-C.`,
+proves on their disks that all replicas are equal and every write that was acknowledged is there.
+It leaves nothing behind. With --keep the nodes stay up, for you to play with, until Ctrl-C.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("takes at most a directory, got %d arguments", len(args))
@@ -98,16 +98,19 @@ func (p *program) demo(ctx context.Context, o demoOptions) (err error) {
 		}
 	}
 	if o.keep {
-		return d.keep(ctx)
+		if err := d.keep(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		return nil // Ctrl-C is how that ends
 	}
 	d.say("\nAll of it held, in %s. The nodes and their files are gone again. Now with "+
-		"your own:\n\n"+
+		"your own:\n\n%s"+
 		"  kvd                          start a node on ./kvd-data\n"+
 		"  kvd put greeting 'hello'     write, in another terminal\n"+
 		"  kvd get greeting             read\n"+
 		"  kvd import --dir SOME/DIR    a directory of files\n"+
 		"  kvd demo --keep              this cluster again, to play with\n",
-		short(time.Since(d.start)))
+		short(time.Since(d.start)), installHint())
 	return nil
 }
 
@@ -257,8 +260,8 @@ func (d *demo) readBack(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if len(v.All) != 1 || !bytes.Equal(v.All[0], want) {
-					return fmt.Errorf("%s comes back different from its file", name)
+				if err := sameAsFile(name, v.All, want); err != nil {
+					return err
 				}
 				show.add(len(want))
 			}
@@ -278,6 +281,22 @@ func (d *demo) readBack(ctx context.Context) error {
 	return d.figure("read", map[string]any{"files": len(all), "bytes": d.bytes,
 		"seconds": took.Seconds(), "p50_seconds": percentile(all, 50).Seconds(),
 		"p99_seconds": percentile(all, 99).Seconds()})
+}
+
+// sameAsFile says how what a read gave differs from the file.
+func sameAsFile(name string, values [][]byte, want []byte) error {
+	switch {
+	case len(values) != 1:
+		return fmt.Errorf("%s has %d values, not the one that was written", name, len(values))
+	case !bytes.Equal(values[0], want):
+		at := 0
+		for at < min(len(values[0]), len(want)) && values[0][at] == want[at] {
+			at++
+		}
+		return fmt.Errorf("%s comes back different from its file: %d bytes, not %d, and different "+
+			"from byte %d on", name, len(values[0]), len(want), at)
+	}
+	return nil
 }
 
 // percentile sorts times and returns the one that q of 100 do not exceed.
