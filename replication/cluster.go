@@ -337,7 +337,7 @@ func (c *Cluster) TryCall(req, dst []byte) ([]byte, bool) {
 		return dst, false // another replica may do better
 	}
 	c.node.ops[KindRead].record(time.Since(start), true)
-	return appendReadAnswer(dst, &o, c.id, []NodeID{c.options.Self}), true
+	return appendReadAnswer(dst, &o, c.id, op.Key, []NodeID{c.options.Self}), true
 }
 
 // Call answers any request. The error is always nil and there for the transport's interface.

@@ -155,12 +155,11 @@ func (c *ClusterClient) Explain(ctx context.Context, key []byte) (x Explanation,
 
 // Ring returns the cluster as one of its nodes sees it now.
 func (c *ClusterClient) Ring(ctx context.Context) (Ring, error) {
-	if err := c.refresh(ctx); err != nil {
+	r, err := c.refresh(ctx)
+	if err != nil {
 		return Ring{}, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return *c.ring, nil
+	return *r, nil
 }
 
 // Pair is one of many.
@@ -452,12 +451,7 @@ func (c *ClusterClient) known(ctx context.Context) (*Ring, error) {
 	if r != nil {
 		return r, nil
 	}
-	if err := c.refresh(ctx); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ring, nil
+	return c.refresh(ctx)
 }
 
 func (c *ClusterClient) forget() {
@@ -467,7 +461,7 @@ func (c *ClusterClient) forget() {
 }
 
 // refresh asks the nodes for the ring until one answers.
-func (c *ClusterClient) refresh(ctx context.Context) error {
+func (c *ClusterClient) refresh(ctx context.Context) (*Ring, error) {
 	addrs := append([]string(nil), c.seeds...)
 	c.mu.Lock()
 	if c.ring != nil {
@@ -491,15 +485,18 @@ func (c *ClusterClient) refresh(ctx context.Context) error {
 		c.mu.Lock()
 		c.ring = r
 		c.mu.Unlock()
-		return nil
+		return r, nil
 	}
-	return errors.Join(errs...)
+	return nil, errors.Join(errs...)
 }
 
 // names turns node numbers into names.
 func (c *ClusterClient) names(numbers []uint32) (ids []NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ring == nil {
+		return nil // another request has just found that it is old
+	}
 	for _, n := range numbers {
 		for i := range c.ring.Members {
 			if id := c.ring.Members[i].ID; id.Number() == n {

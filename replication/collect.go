@@ -23,6 +23,7 @@ type collectState struct {
 type found struct {
 	since   time.Duration
 	entries map[string]uint64 // key -> digest
+	agreed  bool              // all have agreed once, a grace ago
 }
 
 // collectRound is a question to all nodes.
@@ -33,6 +34,7 @@ type collectRound struct {
 	agreed  map[string]int // owners that hold the same, by key
 	waiting map[NodeID]bool
 	until   time.Duration
+	second  bool
 }
 
 const (
@@ -153,7 +155,8 @@ func (c *Core) deletedFound(w *Work) {
 		return
 	}
 	r := &collectRound{id: c.newID(), part: w.Part, entries: old, agreed: make(map[string]int),
-		waiting: make(map[NodeID]bool), until: c.now.Since + collectPatience}
+		waiting: make(map[NodeID]bool), until: c.now.Since + collectPatience,
+		second: f.agreed}
 	s.round = r
 	for _, m := range c.place.Members {
 		r.waiting[m.ID] = true
@@ -220,6 +223,16 @@ func (c *Core) collected(from NodeID, m *peerMessage) {
 		}
 	}
 	if len(all) == 0 {
+		return
+	}
+	if !r.second {
+		// An owner may have sent an older value to another before it agreed. Asked again, after
+		// longer than a message lives, it has nothing to send that the others could take.
+		f := &found{since: c.now.Since, entries: make(map[string]uint64), agreed: true}
+		for _, e := range all {
+			f.entries[string(e.key)] = e.digest
+		}
+		s.found[r.part] = f
 		return
 	}
 	for _, id := range owners {

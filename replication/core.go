@@ -310,7 +310,7 @@ func (c *Core) message(from NodeID, msg []byte) {
 	case m.epoch != c.place.Epoch:
 		c.Counts.WrongEpoch++
 		if m.epoch < c.place.Epoch && m.kind != peerStale {
-			c.send(from, ClassRequest, &peerMessage{kind: peerStale, body: c.ringJSON()})
+			c.send(from, ClassGossip, &peerMessage{kind: peerStale})
 		}
 		return
 	}

@@ -141,7 +141,7 @@ func (e *explainOp) finish(c *Core) {
 		AnsweredBy: c.self}
 	if len(merged.Clock) > 0 {
 		x.Context = base64.RawURLEncoding.EncodeToString(
-			EncodeContext(merged.Clock, merged.MaxStamp(), c.cfg.Cluster))
+			EncodeContext(merged.Clock, merged.MaxStamp(), c.cfg.Cluster, e.op.Key))
 	}
 	for _, m := range c.place.Members {
 		if n := c.replica.hints.of(m.ID.Number()); n > 0 {

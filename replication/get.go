@@ -351,7 +351,7 @@ func (g *getOp) success(c *Core) []byte {
 	if len(g.merged.Values()) > 1 {
 		c.Counts.Siblings++
 	}
-	return appendReadAnswer(nil, &g.merged, c.cfg.Cluster, nodes)
+	return appendReadAnswer(nil, &g.merged, c.cfg.Cluster, g.op.Key, nodes)
 }
 
 // end answers all who wait and starts the read of those who came later.

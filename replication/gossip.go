@@ -32,6 +32,9 @@ func (c *Core) tickGossip() {
 }
 
 func (c *Core) sendGossip(to NodeID, wantReply bool) {
+	if c.ready { // it may have been raised since
+		c.members.table[c.members.self].incarnation = c.replica.incarnation.Load()
+	}
 	c.send(to, ClassGossip, &peerMessage{kind: peerGossip, body: c.members.Gossip(nil, wantReply)})
 }
 

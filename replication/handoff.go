@@ -9,16 +9,17 @@ import (
 // The receiver sets the pace: the window grows while acknowledgements come soon and shrinks when
 // they are late or refused.
 type handoff struct {
-	node    NodeID
-	flying  map[uint64]handed // by the id of the write
-	reading bool
-	page    []byte // the store key behind which the next page begins
-	more    bool
-	window  int
-	next    time.Duration // not before
-	failed  bool          // something of this window was refused or lost
-	began   time.Duration // of the window
-	doing   int           // hints being forgotten
+	node     NodeID
+	flying   map[uint64]handed // by the id of the write
+	reading  bool
+	page     []byte // the store key behind which the next page begins
+	more     bool
+	window   int
+	next     time.Duration // not before
+	failed   bool          // something of this window was refused or lost
+	began    time.Duration // of the window
+	doing    int           // hints being forgotten
+	progress time.Duration // when one was last forgotten
 }
 
 // handed is an object on its way.
@@ -83,6 +84,9 @@ func (c *Core) handoffWork(w *Work) {
 	h := c.handoff[w.From]
 	if w.Kind == WorkHintDone {
 		h.doing--
+		if w.Result.Err == nil {
+			h.progress = c.now.Since
+		}
 		h.windowDone(c)
 		return
 	}
@@ -95,6 +99,10 @@ func (c *Core) handoffWork(w *Work) {
 	h.began, h.more, h.failed = c.now.Since, w.Result.More, false
 	for _, e := range w.Result.Entries {
 		h.page = appendHintKey(nil, h.node.Number(), e.part, e.key)
+		if e.damaged {
+			h.failed = true
+			continue
+		}
 		if e.object == nil { // forgotten since: nothing is owed
 			h.forget(c, handed{part: e.part, key: e.key})
 			continue

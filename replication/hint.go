@@ -138,7 +138,9 @@ func (r *Replica) hintPage(w *Work) error {
 		key := append([]byte(nil), k[hintHeadBytes:]...)
 		o, data, err := r.read(part, key)
 		if err != nil {
-			return errors.Join(err, it.Close())
+			// Damage keeps nobody else's object from being handed over.
+			w.Result.Entries = append(w.Result.Entries, entry{part: part, key: key, damaged: true})
+			continue
 		}
 		size += len(data) + len(key)
 		w.Result.Entries = append(w.Result.Entries,

@@ -413,7 +413,7 @@ func TestStandInDoesNotCoverWhatItForgot(t *testing.T) {
 	})
 	s.net.Run(5 * time.Second)
 	owners, others := s.owners("k")
-	context := EncodeContext(nil, 0, simCluster)
+	context := EncodeContext(nil, 0, simCluster, []byte("k"))
 	write := func(value string) {
 		t.Helper()
 		op := Op{Kind: KindWrite, Key: []byte("k"), Value: []byte(value), HasContext: true,

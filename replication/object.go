@@ -319,8 +319,10 @@ func (d *decoder) clock() Clock {
 // The stamp is the greatest of what was read: that of the write has to be above it, or where only
 // the last write is kept, one could win over another that has seen it, and replicas that merge in
 // different orders would end up with different ones. The checksum is the xxhash64 of the identity
-// of the cluster and all before it: a context of another cluster, or one that was cut or changed
-// by accident, is refused. Someone who wants to deceive can, and harms only keys that he may write
+// of the cluster, all before it and the key: dots count per partition, so the context of another
+// key would claim what nobody has seen. It is refused, as is one of another cluster, or one that
+// was cut or changed by accident. Someone who wants to deceive can, and harms only keys
+// that he may write
 // anyway.
 const contextFormat = 1
 
@@ -330,28 +332,30 @@ type ContextError struct{ Reason string }
 func (e *ContextError) Error() string { return "replication: context: " + e.Reason }
 
 // EncodeContext makes the context of a clock, which may be empty, and the greatest stamp below it.
-func EncodeContext(c Clock, newest Stamp, cluster uint64) []byte {
+func EncodeContext(c Clock, newest Stamp, cluster uint64, key []byte) []byte {
 	b := make([]byte, 0, 20+len(c)*(clockEntryBytes+2)+8)
 	b = appendClock(append(b, contextFormat), c)
 	b = binary.AppendUvarint(b, uint64(newest))
-	return binary.LittleEndian.AppendUint64(b, contextSum(b, cluster))
+	return binary.LittleEndian.AppendUint64(b, contextSum(b, cluster, key))
 }
 
-func contextSum(b []byte, cluster uint64) uint64 {
+func contextSum(b []byte, cluster uint64, key []byte) uint64 {
 	var d xxhash.Digest
 	d.ResetWithSeed(cluster)
 	d.Write(b)
+	d.Write(key)
 	return d.Sum64()
 }
 
 // DecodeContext reads what EncodeContext made for the same cluster.
-func DecodeContext(b []byte, cluster uint64) (c Clock, newest Stamp, err error) {
+func DecodeContext(b []byte, cluster uint64, key []byte) (c Clock, newest Stamp, err error) {
 	if len(b) < 11 {
 		return nil, 0, &ContextError{fmt.Sprintf("%d bytes are too few", len(b))}
 	}
 	body := b[:len(b)-8]
-	if binary.LittleEndian.Uint64(b[len(body):]) != contextSum(body, cluster) {
-		return nil, 0, &ContextError{"checksum does not match: cut, altered, or of another cluster"}
+	if binary.LittleEndian.Uint64(b[len(body):]) != contextSum(body, cluster, key) {
+		return nil, 0, &ContextError{"checksum does not match: cut, altered, or of another " +
+			"key or cluster"}
 	}
 	d := decoder{rest: body}
 	if d.byte() != contextFormat {

@@ -52,19 +52,22 @@ func TestObjectGolden(t *testing.T) {
 	if (Object{}).Digest() != 0 {
 		t.Error("the zero object has a digest")
 	}
-	context := EncodeContext(o.Clock, 0, 7)
+	context := EncodeContext(o.Clock, 0, 7, []byte("k"))
 	if got, want := hex.EncodeToString(context[:11]), "010101000000020000000100"[:22]; got != want {
 		t.Errorf("context %s, not %s", got, want)
 	}
 	for _, bad := range [][]byte{nil, context[:len(context)-1], append(slices.Clone(context), 0)} {
-		if _, _, err := DecodeContext(bad, 7); err == nil {
+		if _, _, err := DecodeContext(bad, 7, []byte("k")); err == nil {
 			t.Errorf("%x is taken for a context", bad)
 		}
 	}
-	if _, _, err := DecodeContext(context, 8); err == nil {
+	if _, _, err := DecodeContext(context, 8, []byte("k")); err == nil {
 		t.Error("the context of another cluster is taken")
 	}
-	if c, _, err := DecodeContext(context, 7); err != nil || !slices.Equal(c, o.Clock) {
+	if _, _, err := DecodeContext(context, 7, []byte("j")); err == nil {
+		t.Error("the context of another key is taken: it would cover dots that nobody has seen")
+	}
+	if c, _, err := DecodeContext(context, 7, []byte("k")); err != nil || !slices.Equal(c, o.Clock) {
 		t.Errorf("context came back as %v, %v", c, err)
 	}
 }
@@ -265,10 +268,10 @@ func FuzzDecodeObject(f *testing.F) {
 }
 
 func FuzzDecodeContext(f *testing.F) {
-	f.Add(EncodeContext(nil, 0, 1))
-	f.Add(EncodeContext(Clock{{MakeActor(1, 2), 3}}, 9, 1))
+	f.Add(EncodeContext(nil, 0, 1, nil))
+	f.Add(EncodeContext(Clock{{MakeActor(1, 2), 3}}, 9, 1, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if c, s, err := DecodeContext(b, 1); err == nil && !bytes.Equal(EncodeContext(c, s, 1), b) {
+		if c, s, err := DecodeContext(b, 1, nil); err == nil && !bytes.Equal(EncodeContext(c, s, 1, nil), b) {
 			t.Errorf("%x is accepted, and encoded otherwise", b)
 		}
 	})

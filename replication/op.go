@@ -136,9 +136,9 @@ func (o *Op) check() error {
 	return nil
 }
 
-// MaxObjectValueBytes bounds a value in a cluster: several siblings, and what goes with them, have
-// to fit one value of the engine and one message.
-const MaxObjectValueBytes = 3 << 20
+// MaxObjectValueBytes bounds a value in a cluster: three writes at once, and what goes with them,
+// have to fit one value of the engine and one message.
+const MaxObjectValueBytes = 2 << 20
 
 // The answer to a read, after the status byte: the values that there are, none for a key that was
 // deleted or never written, then the context to write with, then the nodes whose answers counted.
@@ -146,24 +146,25 @@ const MaxObjectValueBytes = 3 << 20
 //	n uvarint | n values | context | m uvarint | m node numbers u32
 //
 // The answer to a write: the context of what it wrote, then the nodes that hold it.
-func appendReadAnswer(dst []byte, o *Object, cluster uint64, nodes []NodeID) []byte {
+func appendReadAnswer(dst []byte, o *Object, cluster uint64, key []byte,
+	nodes []NodeID) []byte {
 	values := o.Values()
 	dst = append(dst, byte(statusOK))
 	dst = binary.AppendUvarint(dst, uint64(len(values)))
 	for _, s := range values {
 		dst = appendField(dst, s.Value)
 	}
-	return appendHolders(dst, o.Clock, o.MaxStamp(), cluster, nodes)
+	return appendHolders(dst, o.Clock, o.MaxStamp(), cluster, key, nodes)
 }
 
-func appendWriteAnswer(dst []byte, seen Clock, newest Stamp, cluster uint64,
+func appendWriteAnswer(dst []byte, seen Clock, newest Stamp, cluster uint64, key []byte,
 	nodes []NodeID) []byte {
-	return appendHolders(append(dst, byte(statusOK)), seen, newest, cluster, nodes)
+	return appendHolders(append(dst, byte(statusOK)), seen, newest, cluster, key, nodes)
 }
 
-func appendHolders(dst []byte, seen Clock, newest Stamp, cluster uint64,
+func appendHolders(dst []byte, seen Clock, newest Stamp, cluster uint64, key []byte,
 	nodes []NodeID) []byte {
-	dst = appendField(dst, EncodeContext(seen, newest, cluster))
+	dst = appendField(dst, EncodeContext(seen, newest, cluster, key))
 	dst = binary.AppendUvarint(dst, uint64(len(nodes)))
 	for _, id := range nodes {
 		dst = binary.LittleEndian.AppendUint32(dst, id.Number())

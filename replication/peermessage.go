@@ -135,10 +135,12 @@ func (m *peerMessage) appendTo(dst []byte) []byte {
 		dst = appendField(dst, m.body)
 	case peerLeaves:
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(m.part))
+		dst = appendField(dst, m.key)
 		dst = appendField(dst, m.body)
 	case peerDigests, peerWant, peerCollect, peerCollected, peerForget, peerPage:
 		dst = append(dst, m.flags, byte(m.ack))
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(m.part))
+		dst = appendField(dst, m.key)
 		dst = appendField(dst, m.body)
 		dst = m.appendEntries(dst)
 	case peerScan:
@@ -198,11 +200,11 @@ func decodePeerMessage(msg []byte) (m peerMessage, err error) {
 		m.body = d.field()
 	case peerLeaves:
 		m.part = d.partition()
-		m.body = d.field()
+		m.key, m.body = d.field(), d.field()
 	case peerDigests, peerWant, peerCollect, peerCollected, peerForget, peerPage:
 		m.flags, m.ack = d.flags(), d.ack()
 		m.part = d.partition()
-		m.body = d.field()
+		m.key, m.body = d.field(), d.field()
 		m.entries = d.entries(m.kind, m.part)
 	case peerScan:
 		m.part = d.partition()

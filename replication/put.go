@@ -148,7 +148,7 @@ func (c *Core) contextOf(op *Op) (Clock, Stamp, error) {
 	if !op.HasContext {
 		return nil, 0, nil
 	}
-	return DecodeContext(op.Context, c.cfg.Cluster)
+	return DecodeContext(op.Context, c.cfg.Cluster, op.Key)
 }
 
 // stored is told of this node's own part: first when the write is visible, then when it is durable.
@@ -180,6 +180,9 @@ func (p *putOp) stored(c *Core, w *Work) {
 // failedHere ends a write that this node could not begin. Another owner may be able to.
 func (p *putOp) failedHere(c *Core, err error) {
 	c.end(p.id)
+	if p.replied {
+		return // in doubt, since the deadline
+	}
 	if !errors.Is(err, lsm.ErrInDoubt) && !errors.Is(err, ErrTooManySiblings) &&
 		p.from.node == "" {
 		raw := p.op.AppendTo(nil)
@@ -276,7 +279,7 @@ func (p *putOp) check(c *Core) {
 	switch {
 	case p.replied:
 	case len(nodes) >= p.need:
-		p.reply(c, appendWriteAnswer(nil, p.seen, p.newest, c.cfg.Cluster, nodes))
+		p.reply(c, appendWriteAnswer(nil, p.seen, p.newest, c.cfg.Cluster, p.op.Key, nodes))
 	case !waiting || c.now.Since >= p.deadline:
 		c.Counts.InDoubt++
 		p.reply(c, appendOpError(nil, &InDoubtError{Need: p.need, Got: len(nodes)}, true))
@@ -295,15 +298,17 @@ func (p *putOp) reply(c *Core, answer []byte) {
 // them, and ends the operation.
 func (p *putOp) settle(c *Core) {
 	c.end(p.id)
+	for i := range p.targets {
+		if t := &p.targets[i]; p.object != nil && t.node != c.self && t.state == targetWaiting {
+			c.settled(t.node, -1) // stand-ins too
+		}
+	}
 	var owed []uint32
 	for _, owner := range c.place.Owners(p.part) {
 		held := false
 		for i := range p.targets {
 			t := &p.targets[i]
 			held = held || t.owner == owner && t.state == targetHolds
-			if t.node == owner && t.state == targetWaiting {
-				c.settled(owner, -1)
-			}
 		}
 		if !held && owner != c.self && c.hintable(owner) {
 			owed = append(owed, owner.Number())

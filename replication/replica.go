@@ -201,6 +201,7 @@ func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 	if err := r.store.Apply(&b); err != nil {
 		// A write in doubt is visible: the tree follows what is visible.
 		if errors.Is(err, lsm.ErrInDoubt) {
+			r.hints.add(fresh, 1)
 			p.note(w.Key, old, next, w.WallMillis)
 		}
 		return err
@@ -353,7 +354,11 @@ func (r *Replica) leafPage(w *Work) error {
 	if w.Kind == WorkObjects && w.Entries != nil {
 		return r.namedObjects(w)
 	}
-	it := r.store.Iter(dataRange(w.Part))
+	lower, upper := dataRange(w.Part)
+	if len(w.After) > 0 {
+		lower = append(appendDataKey(nil, w.Part, w.After), 0)
+	}
+	it := r.store.Iter(lower, upper)
 	size := 0
 	for it.Next() {
 		key := it.Key()[dataHeadBytes:]

@@ -24,8 +24,18 @@ type syncState struct {
 	next    time.Duration
 	shared  map[NodeID][]Partition // partitions that this node and another own
 	unbuilt []Partition
+	damaged []Partition // whose tree could not be made
+	retry   time.Duration
 	peer    int // of the last round, as index of the members
 	round   *syncRound
+	differs map[resumeAt]time.Duration // since when a partition differs and does not come to rest
+	resume  map[resumeAt][]byte        // the key behind which the next look at a partition begins
+}
+
+// resumeAt names a partition that is compared with a peer in more than one page.
+type resumeAt struct {
+	peer NodeID
+	part Partition
 }
 
 // syncRound is a comparison that this node began.
@@ -38,13 +48,18 @@ type syncRound struct {
 }
 
 const (
-	buildParallel = 64              // partitions whose trees are made in one go
-	syncParallel  = 8               // partitions of a round that are looked at together
-	syncPatience  = 5 * time.Second // without progress, then a round is given up
+	busyAfter     = 10 // settle times, then a partition in use is compared all the same
+	buildParallel = 64 // partitions whose trees are made in one go
+	damagedRetry  = time.Minute
+	owesPatience  = 30 * time.Second // without a hint handed over; then trees are compared
+	syncParallel  = 8                // partitions of a round that are looked at together
+	syncPatience  = 5 * time.Second  // without progress, then a round is given up
 )
 
 func (s *syncState) init(c *Core) {
 	s.shared = make(map[NodeID][]Partition)
+	s.differs = make(map[resumeAt]time.Duration)
+	s.resume = make(map[resumeAt][]byte)
 	s.unbuilt = c.place.Owned(c.self)
 	for _, m := range c.place.Members {
 		if m.ID != c.self {
@@ -72,6 +87,10 @@ func (c *Core) tickSync() {
 		return
 	}
 	s.next = c.now.Since + jitter(c, c.cfg.SyncInterval)
+	if len(s.damaged) > 0 && s.round == nil && c.now.Since >= s.retry {
+		s.retry = c.now.Since + damagedRetry
+		s.unbuilt, s.damaged = append(s.unbuilt, s.damaged...), nil
+	}
 	if len(s.unbuilt) > 0 {
 		// A few partitions at a time: reading everything after a start must not be in the way.
 		if !s.building() {
@@ -115,9 +134,11 @@ func (c *Core) buildNext() {
 func (c *Core) built(w *Work) {
 	s := &c.sync
 	if w.Result.Err != nil { // damage, most likely: the partition is compared when it can be read
-		s.unbuilt = append(s.unbuilt[len(w.Entries):], s.unbuilt[:len(w.Entries)]...)
-		s.round = nil
-		return
+		for _, e := range w.Entries {
+			if t, _ := c.replica.treeOf(e.part); t == nil {
+				s.damaged = append(s.damaged, e.part)
+			}
+		}
 	}
 	s.unbuilt = s.unbuilt[len(w.Entries):]
 	if len(s.unbuilt) == 0 {
@@ -175,7 +196,9 @@ func (c *Core) syncMessage(from NodeID, m *peerMessage) {
 
 // owes reports whether a node is being given what it missed: what differs until then is on its way.
 func (c *Core) owes(id NodeID) bool {
-	return !c.cfg.off.hints && c.replica.hints.of(id.Number()) > 0
+	h := c.handoff[id]
+	return h != nil && c.replica.hints.of(id.Number()) > 0 &&
+		c.now.Since < max(h.progress, c.links[id].since)+owesPatience
 }
 
 func (c *Core) compareSummary(from NodeID, m *peerMessage) {
@@ -205,13 +228,26 @@ func (c *Core) compareRoots(from NodeID, m *peerMessage) {
 	for i, part := range shared {
 		theirs := binary.LittleEndian.Uint64(m.body[8*i:])
 		if c.replica.rootOf(part) == theirs {
+			delete(c.sync.differs, resumeAt{from, part})
 			continue
 		}
-		_, touched := c.replica.treeOf(part)
+		tree, touched := c.replica.treeOf(part)
+		if tree == nil {
+			continue // damaged here
+		}
 		quiet := c.now.WallMillis - touched
-		if quiet >= 0 && quiet < c.cfg.SettleTime.Milliseconds() {
+		at := resumeAt{from, part}
+		since, seen := c.sync.differs[at]
+		if !seen {
+			since = c.now.Since
+			c.sync.differs[at] = since
+		}
+		// One that never comes to rest is compared too, if not as often.
+		if quiet >= 0 && quiet < c.cfg.SettleTime.Milliseconds() &&
+			c.now.Since < since+busyAfter*c.cfg.SettleTime {
 			continue
 		}
+		delete(c.sync.differs, at)
 		r.left = append(r.left, part)
 	}
 	c.continueRound()
@@ -225,7 +261,7 @@ func (c *Core) continueRound() {
 		t, _ := c.replica.treeOf(part)
 		r.flying[part] = true
 		c.send(r.peer, ClassBulk, &peerMessage{kind: peerLeaves, id: r.id, part: part,
-			body: AppendLeaves(nil, t.Leaves())})
+			key: c.sync.resume[resumeAt{r.peer, part}], body: AppendLeaves(nil, t.Leaves())})
 	}
 	if len(r.left) == 0 && len(r.flying) == 0 {
 		c.sync.round = nil
@@ -261,7 +297,7 @@ func (c *Core) compareLeaves(from NodeID, m *peerMessage) {
 		c.do(&Work{Kind: WorkObjects, For: forSync, From: from, Part: m.part, Leaves: &send})
 	}
 	w := &Work{Kind: WorkDigests, For: forSync, From: from, ID: m.id, Part: m.part, Leaves: &list}
-	w.After = nil
+	w.After = append([]byte(nil), m.key...)
 	w.Value = append(appendLeafSet(nil, &list), appendLeafSet(nil, &give)...)
 	c.do(w)
 }
@@ -304,7 +340,7 @@ func (c *Core) syncWork(w *Work) {
 			flags = flagMore
 		}
 		c.send(w.From, ClassBulk, &peerMessage{kind: peerDigests, id: w.ID, flags: flags,
-			part: w.Part, body: w.Value, entries: w.Result.Entries})
+			part: w.Part, key: w.After, body: w.Value, entries: w.Result.Entries})
 	default: // initiator: the same leaves here
 		c.compareDigests(w)
 	}
@@ -333,7 +369,8 @@ func (c *Core) askDigests(from NodeID, m *peerMessage) {
 		}
 	}
 	w := &Work{Kind: WorkDigests, For: forSync, From: from, ID: m.id, Part: m.part,
-		Leaves: leafSet(m.body[:leafSetBytes]), Entries: []entry{}}
+		Leaves: leafSet(m.body[:leafSetBytes]), Entries: []entry{},
+		After: append([]byte(nil), m.key...)}
 	for _, e := range m.entries {
 		e.key = append([]byte(nil), e.key...)
 		w.Entries = append(w.Entries, e)
@@ -353,15 +390,28 @@ func (c *Core) compareDigests(w *Work) {
 	}
 	var send, want []entry
 	ours, theirs := w.Result.Entries, w.Entries
+	end := w.Upper // the last key that both pages cover; nil: everything
+	if w.Result.More {
+		if last := ours[len(ours)-1].key; end == nil || string(last) < string(end) {
+			end = last
+		}
+	}
+	covered := func(key []byte) bool { return end == nil || string(key) <= string(end) }
+	at := resumeAt{r.peer, w.Part}
+	if end == nil {
+		delete(c.sync.resume, at)
+	} else {
+		c.sync.resume[at] = end
+	}
 	for len(ours) > 0 || len(theirs) > 0 {
 		switch {
 		case len(theirs) == 0 || len(ours) > 0 && string(ours[0].key) < string(theirs[0].key):
-			if w.Upper == nil || string(ours[0].key) <= string(w.Upper) {
+			if covered(ours[0].key) {
 				send = append(send, ours[0])
 			}
 			ours = ours[1:]
 		case len(ours) == 0 || string(theirs[0].key) < string(ours[0].key):
-			if !w.Result.More {
+			if covered(theirs[0].key) {
 				want = append(want, theirs[0])
 			}
 			theirs = theirs[1:]

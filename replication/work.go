@@ -72,11 +72,12 @@ type Result struct {
 
 // entry is one object of a page.
 type entry struct {
-	part   Partition
-	key    []byte
-	digest uint64
-	stamp  Stamp
-	object []byte // encoded; nil where only digests are asked for
+	part    Partition
+	key     []byte
+	digest  uint64
+	stamp   Stamp
+	object  []byte // encoded; nil where only digests are asked for
+	damaged bool   // hints: it cannot be read
 }
 
 // purpose tells the core what to do with a Work that is done.

@@ -1,0 +1,109 @@
+package replication
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"kvd/lsm"
+)
+
+// A page of digests covered the beginning of a partition, and nobody asked for the next: what
+// differed behind it stayed different.
+func TestTreesGoOnBehindThePageThatIsEqual(t *testing.T) {
+	s := quietCluster(3, switches{hints: true})
+	away := s.nodes[2]
+	away.crash()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	pad := strings.Repeat("x", 1000)
+	const keys = 2000
+	for i := range keys {
+		k := fmt.Sprintf("{t}%s%05d", pad, i)
+		if _, err := s.put(s.nodes[i%2], k, "v", Quorum, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away.start()
+	s.net.Run(s.net.Now() + 2*time.Minute)
+	n := 0
+	for i := range keys {
+		if away.has(fmt.Sprintf("{t}%s%05d", pad, i)) {
+			n++
+		}
+	}
+	if n < keys {
+		t.Errorf("%d of %d came", n, keys)
+	}
+}
+
+// A partition that was written every now and then was taken for one that settles soon, for ever.
+func TestBusyPartitionIsComparedToo(t *testing.T) {
+	s := quietCluster(3, switches{hints: true})
+	away := s.nodes[2]
+	away.crash()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	for i := range 50 {
+		if _, err := s.put(s.nodes[i%2], fmt.Sprint("{t}", i), "v", Quorum, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away.start()
+	for end := s.net.Now() + 5*time.Minute; s.net.Now() < end; {
+		s.put(s.nodes[0], "{t}hot", "v", Quorum, false)
+		s.net.Run(s.net.Now() + 300*time.Millisecond)
+	}
+	n := 0
+	for i := range 50 {
+		if away.has(fmt.Sprint("{t}", i)) {
+			n++
+		}
+	}
+	if n < 50 {
+		t.Errorf("%d of 50 came while a key of the partition was written each 300 ms", n)
+	}
+}
+
+// A stand-in that had not answered a write owed an answer for ever, and was asked last for ever.
+func TestSilentStandInIsGivenUp(t *testing.T) {
+	s := quietCluster(5, switches{})
+	owners, others := s.owners("k")
+	owners[0].crash()
+	s.net.Run(s.net.Now() + 30*time.Second)
+	for i := range 3 {
+		// the stand-in is silent for a moment
+		others[0].paused = true
+		op := Op{Kind: KindWrite, Key: []byte("k"), Value: []byte{byte(i)}, Level: Quorum}
+		s.request(owners[1], &op, time.Second, func([]byte) {})
+		s.net.Run(s.net.Now() + 200*time.Microsecond)
+		s.net.Run(s.net.Now() + 3*time.Second)
+		others[0].crash()
+		s.net.Run(s.net.Now() + time.Second)
+		others[0].start()
+		s.net.Run(s.net.Now() + 10*time.Second)
+	}
+	owners[0].start()
+	s.net.Run(s.net.Now() + 5*time.Minute)
+	l := owners[1].core.links[others[0].id]
+	if l.outstanding != 0 || !owners[1].core.answers(others[0].id) {
+		t.Errorf("%d answers are outstanding, it answers: %v", l.outstanding,
+			owners[1].core.answers(others[0].id))
+	}
+}
+
+// A write whose store failed after its deadline was answered a second time, and counted as ended
+// twice.
+func TestWriteIsAnsweredOnce(t *testing.T) {
+	s := quietCluster(3, switches{})
+	n := s.nodes[0]
+	n.slow = 1500 * time.Millisecond
+	answers := 0
+	op := Op{Kind: KindWrite, Key: []byte("k"), Value: []byte("v"), Durability: lsm.Sync}
+	s.request(n, &op, time.Second, func([]byte) { answers++ })
+	s.net.Run(s.net.Now() + 500*time.Millisecond)
+	n.disk.full = true
+	s.net.Run(s.net.Now() + 10*time.Second)
+	if n.core.pending != 0 || answers != 1 {
+		t.Errorf("%d answers, %d requests under way", answers, n.core.pending)
+	}
+}
