@@ -19,7 +19,8 @@ type getOp struct {
 	left    []NodeID // replicas that were not asked yet, best first
 	asked   []asked
 	merged  Object
-	merging bool // all differing objects are here, repairs are under way
+	merging bool          // all differing objects are here, repairs are under way
+	recheck time.Duration // when it is looked again whether owners that were slow are away
 }
 
 // waiter is a read that waits for an answer until its deadline.
@@ -223,12 +224,11 @@ func (g *getOp) check(c *Core) {
 		g.checkRepairs(c)
 		return
 	}
-	answers, possible, full := 0, len(g.left), false
+	answers, possible, full := g.counting(c), len(g.left), false
 	var merged Object
 	for i := range g.asked {
 		switch a := &g.asked[i]; a.state {
 		case askedAnswered:
-			answers++
 			possible++
 			if a.full {
 				full = true
@@ -261,12 +261,48 @@ func (g *getOp) check(c *Core) {
 	if asking {
 		return // with what comes the answers are enough again
 	}
+	if len(merged.Clock) == 0 && !g.ownerSpoke(c) {
+		return // those who would know have not answered: "there is none" would be a guess
+	}
 	g.merged = merged
 	if agree || c.cfg.off.readRepair {
 		g.end(c, g.success(c))
 		return
 	}
 	g.repair(c, digest)
+}
+
+// counting is how many answers count. That of a node that is no owner does in place of an owner
+// that is away, not of one that is slow: it has only what it was given while an owner was away, and
+// its "nothing" is the fastest answer of all.
+func (g *getOp) counting(c *Core) int {
+	owners, standIns, away := 0, 0, 0
+	for i := range g.asked {
+		if s := g.asked[i].state; s != askedAnswered && s != askedCurrent {
+			continue
+		}
+		if c.place.Owns(g.asked[i].node, g.part) {
+			owners++
+		} else {
+			standIns++
+		}
+	}
+	for _, id := range c.place.Owners(g.part) {
+		switch a := g.of(id); {
+		case a == nil && !slices.Contains(g.left, id), // it could not be reached
+			a != nil && a.state == askedFailed,
+			a != nil && a.state == askedWaiting && !c.answers(id):
+			away++
+		}
+	}
+	return owners + min(standIns, away)
+}
+
+// ownerSpoke reports whether any owner has answered. Then stand-ins make up for the others.
+func (g *getOp) ownerSpoke(c *Core) bool {
+	return slices.ContainsFunc(g.asked, func(a asked) bool {
+		return a.state == askedAnswered && c.place.Owns(a.node, g.part)
+	})
 }
 
 // repair sends what they lack to the replicas that are behind.
@@ -373,12 +409,7 @@ func (g *getOp) end(c *Core, answer []byte) {
 
 // expire answers those whose deadline has come. It reports whether anybody is left.
 func (g *getOp) expire(c *Core) bool {
-	answers := 0
-	for i := range g.asked {
-		if s := g.asked[i].state; s == askedAnswered || s == askedCurrent {
-			answers++
-		}
-	}
+	answers := g.counting(c)
 	late := func(all []waiter) (rest []waiter) {
 		for _, w := range all {
 			if c.now.Since < w.deadline {
@@ -416,7 +447,14 @@ func (g *getOp) wake(c *Core) {
 		}
 		c.Counts.Hedged++
 	}
+	if g.check(c); c.ops[g.id] == g && !g.merging && c.now.Since >= g.recheck {
+		g.recheck = c.now.Since + recheckPause
+		c.wakeAt(g.id, g.recheck)
+	}
 }
+
+// recheckPause is short beside silentAfter, which is what it watches for.
+const recheckPause = 50 * time.Millisecond
 
 // askStandIn asks a node that is no owner when the owners are silent.
 func (g *getOp) askStandIn(c *Core) {

@@ -517,3 +517,52 @@ func TestHintsEndWithTheirAge(t *testing.T) {
 		s.nodes[0].core.cfg.HintAge = time.Second // as if three hours had passed
 	}
 }
+
+// Owners that were slow, and not away, were stood in for by nodes that had nothing and said so at
+// once: a key that all its owners held was reported as not there.
+func TestSlowOwnersAreNotStoodInFor(t *testing.T) {
+	for _, slow := range []time.Duration{100 * time.Millisecond, 400 * time.Millisecond} {
+		s := quietCluster(5, switches{})
+		owners, others := s.owners("k")
+		if _, err := s.put(owners[0], "k", "v", All, false); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 { // so that it is known what is usual
+			if _, err := s.get(others[0], "k", Two); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range owners {
+			n.slow = slow
+		}
+		for _, level := range []Level{One, Two} {
+			v, err := s.get(others[0], "k", level)
+			if err != nil || len(v.values) != 1 {
+				t.Errorf("R=%v with owners that take %v: %q by %d, %v", level, slow, v.values, v.nodes, err)
+			}
+		}
+	}
+}
+
+// Without any owner nobody knows that a key does not exist. What was written meanwhile is read.
+func TestNothingIsNotSaidWithoutAnOwner(t *testing.T) {
+	s := quietCluster(5, switches{})
+	owners, others := s.owners("k")
+	if _, err := s.put(owners[0], "k", "v", All, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range owners {
+		n.crash()
+	}
+	s.net.Run(s.net.Now() + 20*time.Second)
+	v, err := s.get(others[0], "k", Two)
+	if _, ok := errors.AsType[*UnavailableError](err); !ok {
+		t.Errorf("without any owner: %q, %v", v.values, err)
+	}
+	if _, err := s.put(others[0], "k", "later", Two, false); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.get(others[1], "k", Two); err != nil || len(v.values) != 1 {
+		t.Errorf("what stand-ins were given: %q, %v", v.values, err)
+	}
+}
