@@ -555,9 +555,12 @@ func TestNothingIsNotSaidWithoutAnOwner(t *testing.T) {
 		n.crash()
 	}
 	s.net.Run(s.net.Now() + 20*time.Second)
-	v, err := s.get(others[0], "k", Two)
-	if _, ok := errors.AsType[*UnavailableError](err); !ok {
-		t.Errorf("without any owner: %q, %v", v.values, err)
+	for _, op := range []Op{{Kind: KindRead, Key: []byte("k"), Level: Two},
+		{Kind: KindPage, Part: PartitionOf([]byte("k")), Level: Two}} {
+		v, err := s.ask(others[0], &op)
+		if _, ok := errors.AsType[*UnavailableError](err); !ok {
+			t.Errorf("%v without any owner: %q, %v", op.Kind, v.values, err)
+		}
 	}
 	if _, err := s.put(others[0], "k", "later", Two, false); err != nil {
 		t.Fatal(err)

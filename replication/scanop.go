@@ -2,10 +2,12 @@ package replication
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 )
 
-// scanOp is a page of one partition, merged from R replicas.
+// scanOp is a page of one partition, merged from R replicas, of which one is an owner: a list that
+// lacks what was written before owners went away would look like a whole one.
 //
 // The answer, after the status byte: pairs in the order of their keys, each with all its values,
 // then an empty key and where the next page of the partition starts, empty at its end.
@@ -44,7 +46,7 @@ func (c *Core) startScan(from origin, op Op, deadline time.Duration) {
 	}
 	s := &scanOp{id: c.newID(), from: from, op: op, deadline: deadline, need: need}
 	s.left = c.readOrder(op.Part, op.Strict || c.cfg.off.sloppy)
-	if len(s.left) < need {
+	if len(s.left) < need || !c.place.Owns(s.left[0], op.Part) { // owners come first
 		c.Counts.Unavailable++
 		c.refuse(from, &UnavailableError{Need: need, Got: len(s.left)})
 		return
@@ -123,15 +125,24 @@ func (s *scanOp) answered(c *Core, p page, a ack) {
 	}
 	if a != ackOK {
 		s.failures++
-		if !s.ask(c) && len(s.asked)-s.failures < s.need {
+		waiting := len(s.asked) - s.failures - len(s.pages)
+		if !s.ask(c) && (len(s.asked)-s.failures < s.need || waiting == 0) {
 			s.fail(c)
 		}
 		return
 	}
-	if s.pages = append(s.pages, p); len(s.pages) >= s.need {
+	s.pages = append(s.pages, p)
+	if len(s.pages) >= s.need && s.ownerSpoke(c) {
 		c.end(s.id)
 		c.answer(s.from, s.merge(c))
 	}
+}
+
+// ownerSpoke reports whether any of the pages is an owner's: others do not know what there is.
+func (s *scanOp) ownerSpoke(c *Core) bool {
+	return slices.ContainsFunc(s.pages, func(p page) bool {
+		return c.place.Owns(p.node, s.op.Part)
+	})
 }
 
 func (s *scanOp) fail(c *Core) {
