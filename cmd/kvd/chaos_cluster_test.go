@@ -162,25 +162,15 @@ func (c *chaosCluster) isolate(i int, stop bool) {
 	}
 }
 
-func (c *chaosCluster) lossy(percent int, delay time.Duration) {
+// lossy has the network lose and repeat some packets, and delay all.
+func (c *chaosCluster) lossy(lossPercent, twicePercent int, delay time.Duration) {
 	for _, n := range c.nodes {
 		for _, p := range n.ways {
 			if p != nil {
-				p.lossPercent.Store(int64(percent))
+				p.lossPercent.Store(int64(lossPercent))
+				p.twicePercent.Store(int64(twicePercent))
 				p.delay.Store(int64(delay))
 			}
-		}
-	}
-}
-
-// heal ends everything that is wrong.
-func (c *chaosCluster) heal() {
-	c.lossy(0, 0)
-	for i := range c.nodes {
-		c.isolate(i, false)
-		c.pause(i, false)
-		if c.nodes[i].running == nil {
-			c.start(i)
 		}
 	}
 }

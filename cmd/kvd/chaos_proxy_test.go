@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// udpProxy carries the packets of the connections that one node makes to another, and loses them
-// when it is told to.
+// udpProxy carries the packets of the connections that one node makes to another, and loses, repeats,
+// delays and reorders them when it is told to.
 type udpProxy struct {
 	socket *net.UDPConn
 	to     *net.UDPAddr
 
-	cutThere, cutBack atomic.Bool  // stop packets in one direction
-	lossPercent       atomic.Int64 // of packets in both
-	delay             atomic.Int64 // nanoseconds
+	cutThere, cutBack         atomic.Bool  // stop packets in one direction
+	lossPercent, twicePercent atomic.Int64 // of packets in both
+	delay                     atomic.Int64 // nanoseconds
 
 	mu   sync.Mutex
 	back map[string]*net.UDPConn // towards the target, by the address of the sender
@@ -43,13 +43,22 @@ func (p *udpProxy) pass(cut *atomic.Bool, packet []byte, send func([]byte)) {
 	if cut.Load() || rand.Int64N(100) < p.lossPercent.Load() {
 		return
 	}
-	d := time.Duration(p.delay.Load())
-	if d == 0 {
-		send(packet)
-		return
+	times := 1
+	if rand.Int64N(100) < p.twicePercent.Load() {
+		times = 2
 	}
-	kept := append([]byte(nil), packet...)
-	time.AfterFunc(d/2+time.Duration(rand.Int64N(int64(d))), func() { send(kept) })
+	d := time.Duration(p.delay.Load())
+	kept := packet
+	if d > 0 {
+		kept = append([]byte(nil), packet...)
+	}
+	for range times {
+		if d == 0 {
+			send(kept)
+			continue
+		}
+		time.AfterFunc(d/2+time.Duration(rand.Int64N(int64(d))), func() { send(kept) })
+	}
 }
 
 func (p *udpProxy) run() {
