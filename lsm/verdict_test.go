@@ -214,6 +214,7 @@ func testState(
 	if forever {
 		time.Sleep(time.Minute)
 	}
+	time.Sleep(time.Second) // the cleaner may sleep until a reader has left
 	synctest.Wait()
 	if s := state(); forever && !strings.HasPrefix(s, want) {
 		t.Errorf("while it fails: %s; want %s", s, want)
