@@ -15,26 +15,35 @@ const arenaMapBytes = 1 << 20
 // arena is the memory of one memtable, seen as 8-byte words for atomic links and as bytes for keys
 // and values. It holds no Go pointers. It is not zeroed on reuse: whoever takes space from it
 // writes all of it before publishing it.
+//
+// The slots of the memtable's point index come with it. They are zero between uses.
 type arena struct {
 	words  []uint64
 	bytes  []byte // the same memory
-	mapped bool
+	slots  []uint64
+	mapped []byte // all of it, if it is mapped
 }
 
-func newArena(bytes int64) (*arena, error) {
+// newArena makes an arena of so many bytes for so many entries at least.
+func newArena(bytes int64, entries uint64) (*arena, error) {
 	n := (bytes + 7) / 8
+	slots := int64(slotsFor(bytes))
+	for uint64(slots)/4*3 < entries {
+		slots *= 2
+	}
 	if n*8 < arenaMapBytes {
 		words := make([]uint64, n)
-		return &arena{words: words, bytes: bytesOf(words)}, nil
+		return &arena{words: words, bytes: bytesOf(words), slots: make([]uint64, slots)}, nil
 	}
-	mem, err := unix.Mmap(-1, 0, int(n*8), unix.PROT_READ|unix.PROT_WRITE,
+	mem, err := unix.Mmap(-1, 0, int((n+slots)*8), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, err
 	}
 	adviseHuge(mem)
-	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), n)
-	return &arena{words: words, bytes: mem, mapped: true}, nil
+	all := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), n+slots)
+	words := all[:n:n]
+	return &arena{words: words, bytes: bytesOf(words), slots: all[n:], mapped: mem}, nil
 }
 
 // bytesOf views words as bytes: BenchmarkMemtableGet reads keys in place instead of assembling
@@ -44,10 +53,10 @@ func bytesOf(words []uint64) []byte {
 }
 
 func (a *arena) free() {
-	if a.mapped {
-		_ = unix.Munmap(a.bytes) // fails only for an address that is not mapped
+	if a.mapped != nil {
+		_ = unix.Munmap(a.mapped) // fails only for an address that is not mapped
 	}
-	a.words, a.bytes = nil, nil
+	*a = arena{}
 }
 
 // arenaPool keeps arenas for reuse. The first touch of fresh memory costs 1-4 us per page on
@@ -60,10 +69,10 @@ type arenaPool struct {
 
 const arenasSpareMax = 2
 
-// get returns an arena of at least bytes.
-func (p *arenaPool) get(bytes int64) (*arena, error) {
-	if bytes > p.bytes {
-		return newArena(bytes)
+// get returns an arena of at least bytes for at least so many entries.
+func (p *arenaPool) get(bytes int64, entries uint64) (*arena, error) {
+	if bytes > p.bytes || entries > uint64(slotsFor(p.bytes))/4*3 {
+		return newArena(max(bytes, p.bytes), entries)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,14 +81,18 @@ func (p *arenaPool) get(bytes int64) (*arena, error) {
 		p.spare = p.spare[:n-1]
 		return a, nil
 	}
-	return newArena(p.bytes)
+	return newArena(p.bytes, 0)
 }
 
 // put takes back an arena that nobody reads any more.
 func (p *arenaPool) put(a *arena) {
+	pooled := int64(len(a.bytes)) == (p.bytes+7)/8*8 && len(a.slots) == slotsFor(p.bytes)
+	if pooled {
+		clear(a.slots) // here rather than in get, where a commit waits for it
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if int64(len(a.bytes)) != (p.bytes+7)/8*8 || len(p.spare) >= arenasSpareMax {
+	if !pooled || len(p.spare) >= arenasSpareMax {
 		a.free()
 		return
 	}

@@ -24,7 +24,8 @@ type Batch struct {
 	data       []byte // header and operations; empty while the batch is
 	count      uint32
 	seed       uint64 // of the heights of its entries in the memtable
-	arenaBytes int64  // the memtable space its entries take
+	nodeBytes  int64  // the memtable space its entries take
+	towerBytes int64  // and the links of a skip list
 	err        error  // the first write that was out of bounds; Apply returns it
 }
 
@@ -51,7 +52,8 @@ func (b *Batch) Bytes() int { return len(b.data) }
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
-	b.data, b.count, b.arenaBytes, b.err = b.data[:0], 0, 0, nil
+	b.data, b.count, b.err = b.data[:0], 0, nil
+	b.nodeBytes, b.towerBytes = 0, 0
 }
 
 func (b *Batch) fail(err error) {
@@ -77,9 +79,15 @@ func (b *Batch) start(kind sstable.Kind, key []byte, valueBytes int) bool {
 	b.data = append(b.data, byte(kind))
 	b.data = binary.AppendUvarint(b.data, uint64(len(key)))
 	b.data = append(b.data, key...)
-	b.arenaBytes += nodeBytes(len(key), valueBytes, heightOf(b.seed, b.count))
-	b.count++
+	b.weigh(len(key), valueBytes)
 	return true
+}
+
+// weigh counts an entry.
+func (b *Batch) weigh(keyBytes, valueBytes int) {
+	b.nodeBytes += nodeBytes(keyBytes, valueBytes, 0)
+	b.towerBytes += 8 * int64(heightOf(b.seed, b.count))
+	b.count++
 }
 
 // seal writes the header; after it data is the log record.

@@ -35,24 +35,24 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 		db.commit.Unlock()
 		return f.err
 	}
-	at, ok := db.commit.mem.reserve(b.arenaBytes)
+	at, links, ok := db.commit.mem.reserve(b)
 	for !ok {
-		if err := db.rotate(b.arenaBytes); err != nil {
+		if err := db.rotate(b); err != nil {
 			db.commit.Unlock()
 			return err
 		}
-		at, ok = db.commit.mem.reserve(b.arenaBytes)
+		at, links, ok = db.commit.mem.reserve(b)
 	}
 	mem, log := db.commit.mem, db.wal.Load()
 	first := db.commit.lastSeq + 1
 	last := db.commit.lastSeq + sstable.Seq(b.count)
 	db.commit.lastSeq = last
-	mem.note(b, last)
+	mem.lastSeq = last
 	b.seal(first)
 	pos := log.Append(b.data)
 	db.commit.Unlock()
 
-	mem.apply(b, at, first)
+	mem.apply(b, at, links, first)
 	db.published.publish(first, last)
 	return db.await(log, pos, d)
 }
@@ -103,19 +103,14 @@ func (db *DB) applyNothing(d Durability) error {
 	return db.await(log, log.End(), d)
 }
 
-// note accounts for a batch that has been given space. The caller holds the commit lock.
-func (m *memtable) note(b *Batch, last sstable.Seq) {
-	m.lastSeq = last
-	m.entries += uint64(b.count)
-}
-
 // frozenMax is how many frozen memtables may wait for their flush before commits wait too. The
 // pacer slows commits down long before.
 const frozenMax = 2
 
-// rotate freezes the memtable and starts a new one with space for a batch of bytes, and a new log
-// segment with it. The caller holds the commit lock.
-func (db *DB) rotate(bytes int64) error {
+// rotate freezes the memtable and starts a new one with space for a batch, and a new log segment
+// with it. The caller holds the commit lock.
+func (db *DB) rotate(b *Batch) error {
+	db.commit.mem.full.Store(true)
 	db.mu.Lock()
 	began := time.Time{}
 	for len(db.frozen) >= frozenMax && db.failure.Load() == nil {
@@ -136,7 +131,7 @@ func (db *DB) rotate(bytes int64) error {
 	if err != nil {
 		return db.failForNow("start a log segment", err)
 	}
-	mem, err := db.newMemtable(bytes, db.commit.mem.commonPrefix())
+	mem, err := db.newMemtable(b.nodeBytes, uint64(b.count))
 	if err != nil {
 		db.segments.giveBack(next)
 		return db.failForNow("allocate a memtable", err)
@@ -150,6 +145,7 @@ func (db *DB) rotate(bytes int64) error {
 // freeze makes next the memtable being filled and hands the old one to the flush. The caller holds
 // the commit lock.
 func (db *DB) freeze(next *memtable) {
+	db.commit.mem.full.Store(true)
 	db.mu.Lock()
 	db.commit.mem.next = next
 	db.frozen = append(db.frozen, db.commit.mem)
@@ -159,12 +155,17 @@ func (db *DB) freeze(next *memtable) {
 	db.mu.Unlock()
 }
 
-func (db *DB) newMemtable(bytes int64, prefix []byte) (*memtable, error) {
-	a, err := db.arenas.get(bytes + firstOffset*8)
+// newMemtable makes one that has room for so many bytes of nodes and so many entries.
+func (db *DB) newMemtable(bytes int64, entries uint64) (*memtable, error) {
+	a, err := db.arenas.get(bytes+firstOffset*8, entries)
 	if err != nil {
 		return nil, err
 	}
 	m := new(memtable)
+	var prefix []byte
+	if p := db.keyPrefix.Load(); p != nil {
+		prefix = *p
+	}
 	m.init(a, prefix)
 	m.mark.made(db)
 	return m, nil

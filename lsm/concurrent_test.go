@@ -647,7 +647,7 @@ func TestSkiplistModel(t *testing.T) {
 				model = append(model, sstable.MakeKey(user, seq, sstable.Kind(i%2)))
 			}
 		}
-		arena, err := newArena(256 << 10)
+		arena, err := newArena(256<<10, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -665,7 +665,7 @@ func TestSkiplistModel(t *testing.T) {
 // TestSkiplistContention inserts neighbours from several goroutines: all want the same gap.
 func TestSkiplistContention(t *testing.T) {
 	const goroutines, each, words = 4, 30_000, nodeHeader + heightMax + 1
-	arena, err := newArena(8 * (firstOffset + goroutines*each*words))
+	arena, err := newArena(8*(firstOffset+goroutines*each*words), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -685,7 +685,9 @@ func TestSkiplistContention(t *testing.T) {
 				binary.BigEndian.PutUint64(key, uint64(n))
 				at := firstOffset + uint32(g*each+i)*words
 				k := sstable.MakeKey(key, sstable.Seq(n+1), sstable.KindPut)
-				l.insert(at, heightOf(1, uint32(n)), k, nil)
+				height := heightOf(1, uint32(n))
+				l.arena.writeNode(at, height, k, nil)
+				l.insert(at, height)
 			}
 		})
 	}
@@ -693,7 +695,7 @@ func TestSkiplistContention(t *testing.T) {
 	for level := range heightMax {
 		count, last := 0, sstable.Key{}
 		for at := uint32(l.link(headNode, level)); at != 0; at = uint32(l.link(at, level)) {
-			if k := l.key(at); count > 0 && sstable.Compare(last, k) >= 0 {
+			if k := l.arena.key(at); count > 0 && sstable.Compare(last, k) >= 0 {
 				t.Fatalf("level %d: %v before %v", level, last, k)
 			} else {
 				last = k
@@ -722,11 +724,13 @@ func fillSkiplist(l *skiplist, keys []sstable.Key, seed uint64, goroutines int) 
 		}
 		wg.Go(func() {
 			for i, k := range mine {
-				end := l.insert(offsets[i], heightOf(seed, uint32(k.Seq())), k, []byte(k.String()))
+				height := heightOf(seed, uint32(k.Seq()))
+				end := l.arena.writeNode(offsets[i], height, k, []byte(k.String()))
+				l.insert(offsets[i], height)
 				if i+1 < len(mine) && end != offsets[i+1] {
 					panic("an entry takes other space than was said")
 				}
-				if node := l.seekGE(k); node == 0 || sstable.Compare(l.key(node), k) != 0 {
+				if node := l.seekGE(k); node == 0 || sstable.Compare(l.arena.key(node), k) != 0 {
 					panic("an inserted key is not found")
 				}
 			}
@@ -743,10 +747,10 @@ func compareSkiplist(
 		t.Helper()
 		if i < 0 || i >= len(model) {
 			if node != 0 {
-				t.Fatalf("seed %d: %s is %v, want none", seed, what, l.key(node))
+				t.Fatalf("seed %d: %s is %v, want none", seed, what, l.arena.key(node))
 			}
-		} else if node == 0 || sstable.Compare(l.key(node), model[i]) != 0 ||
-			string(l.value(node)) != model[i].String() {
+		} else if node == 0 || sstable.Compare(l.arena.key(node), model[i]) != 0 ||
+			string(l.arena.value(node)) != model[i].String() {
 			t.Fatalf("seed %d: %s is node %d, want %v", seed, what, node, model[i])
 		}
 	}
@@ -758,7 +762,7 @@ func compareSkiplist(
 		}
 	}
 	fail("last", l.last(), len(model)-1)
-	it := memIter{list: l}
+	it := listIter{list: l}
 	it.Last()
 	for i := len(model) - 1; i >= -1; i-- {
 		fail("prev", it.node, i)

@@ -17,7 +17,8 @@ type cursor struct {
 
 	merge    sstable.Merge
 	children []sstable.Iterator
-	mems     []memIter
+	runs     []runIter // of memtables
+	lists    []listIter
 	tables   []namedIter
 	levels   []levelIter
 
@@ -45,9 +46,10 @@ func (c *cursor) open() {
 	if len(hi) == 0 {
 		hi = nil
 	}
-	c.mems = append(c.mems[:0], memIter{list: &s.mem.list})
+	c.runs, c.lists = c.runs[:0], c.lists[:0]
+	c.openMemtable(s.mem)
 	for _, m := range s.frozen {
-		c.mems = append(c.mems, memIter{list: &m.list})
+		c.openMemtable(m)
 	}
 	n := 0
 	for _, t := range s.version.tables[0] {
@@ -69,8 +71,11 @@ func (c *cursor) open() {
 		}
 	}
 	c.children = c.children[:0]
-	for i := range c.mems {
-		c.children = append(c.children, &c.mems[i])
+	for i := range c.runs {
+		c.children = append(c.children, &c.runs[i])
+	}
+	for i := range c.lists {
+		c.children = append(c.children, &c.lists[i])
 	}
 	for i := range c.tables[:n] {
 		c.children = append(c.children, &c.tables[i])
@@ -79,6 +84,16 @@ func (c *cursor) open() {
 		c.children = append(c.children, &c.levels[i])
 	}
 	c.merge.Init(c.children)
+}
+
+// openMemtable adds what m has that is visible at seq, which was read before.
+func (c *cursor) openMemtable(m *memtable) {
+	if r := c.db.order(m); len(r.items) > 0 {
+		c.runs = append(c.runs, runIter{run: r, at: -1})
+	}
+	if m.list.first() != 0 {
+		c.lists = append(c.lists, listIter{list: &m.list})
+	}
 }
 
 func grow[T any](s []T, n int) []T {

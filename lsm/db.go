@@ -44,9 +44,10 @@ type DB struct {
 	failure   atomic.Pointer[failure] // why writes are refused; nil while they are not
 	behind    writeBehind
 	pace      pacer
-	batches   sync.Pool // of *Batch, for Put and Delete
-	cursors   sync.Pool // of *cursor
-	writers   sync.Pool // of *sstable.Writer, for flushes and compactions
+	keyPrefix atomic.Pointer[[]byte] // common to the keys of the memtable sorted last
+	batches   sync.Pool              // of *Batch, for Put and Delete
+	cursors   sync.Pool              // of *cursor
+	writers   sync.Pool              // of *sstable.Writer, for flushes and compactions
 	counters  counters
 	scrub     scrubber
 	loops     sync.WaitGroup

@@ -18,10 +18,14 @@
 // # The life of a Put
 //
 // commit.go is the whole of it: under one short lock a commit takes its sequence numbers, its space
-// in the memtable (memtable.go, a skip list in an arena: skiplist.go, arena.go) and its place in
+// in the memtable (memtable.go, nodes in an arena: node.go, arena.go) and its place in
 // the log buffer (package wal). It inserts its entries outside the lock, beside others. publish.go
 // makes commits visible in their order. Then the commit waits for its durability class; one write
 // or sync of the log serves all who wait.
+//
+// The memtable is a hash table first (pointindex.go), which is all that Put and Get need. Its order
+// is made when an iterator or the flush asks for it: what is there is sorted once (memrun.go), and
+// what comes later goes into a skip list as well (skiplist.go).
 //
 // # The life of a Get
 //

@@ -132,16 +132,19 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	db.mu.Lock()
 	snapshots := db.snapshotSeqsLocked()
 	db.mu.Unlock()
-	it := memIter{list: &m.list}
-	if !it.First() && m.entries == 0 {
+	if m.entries == 0 {
 		return nil, nil
+	}
+	var it sstable.Iterator = &runIter{run: db.order(m)}
+	if m.list.first() != 0 {
+		it = sstable.NewMerge(it, &listIter{list: &m.list})
 	}
 	mark := db.names.mark()
 	w, err := db.createTable(0)
 	if err != nil {
 		return nil, err
 	}
-	read, err := copyNewest(w, &it, snapshots)
+	read, err := copyNewest(w, it, snapshots)
 	if err == nil && read != m.entries {
 		err = fmt.Errorf("%w: %d of %d are left", errEntriesLost, read, m.entries)
 	}
@@ -160,14 +163,14 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	return &meta, nil
 }
 
-// copyNewest adds what it is on and everything after: of each user key the newest version, and the
+// copyNewest adds everything of it: of each user key the newest version, and the
 // newest that each snapshot sees. It returns how many entries it met.
 func copyNewest(
-	w *tableWriter, it *memIter, snapshots []sstable.Seq,
+	w *tableWriter, it sstable.Iterator, snapshots []sstable.Seq,
 ) (read uint64, err error) {
 	var user []byte
 	stripe, credit := 0, flushYieldBytes
-	for ok, first := it.node != 0, true; ok; ok = it.Next() {
+	for ok, first := it.First(), true; ok; ok = it.Next() {
 		read++
 		k := it.Key()
 		at, _ := slices.BinarySearch(snapshots, k.Seq()) // snapshots older than the version
@@ -200,7 +203,7 @@ func (db *DB) flush(renew bool) error {
 	}
 	last := db.commit.lastSeq
 	if db.commit.mem.entries > 0 || renew {
-		if err := db.rotate(0); err != nil {
+		if err := db.rotate(&Batch{}); err != nil {
 			db.commit.Unlock()
 			return err
 		}
@@ -268,7 +271,7 @@ func (db *DB) replaceLog() error {
 	if err != nil {
 		return err
 	}
-	mem, err := db.newMemtable(0, nil)
+	mem, err := db.newMemtable(0, 0)
 	if err != nil {
 		db.segments.giveBack(next)
 		return err

@@ -113,7 +113,8 @@ func (c *cursor) close() error {
 	}
 	db, s := c.db, c.state
 	c.state = nil
-	clear(c.mems) // they point into memtables
+	clear(c.runs) // they point into memtables
+	clear(c.lists)
 	for i := range c.levels {
 		c.levels[i].tables = nil
 	}

@@ -227,7 +227,7 @@ func (db *DB) setVersion(v *version) {
 	m := db.commit.mem
 	if m == nil {
 		m = new(memtable)
-		a, _ := newArena(memtableBytesMin) // small ones are on the heap and do not fail
+		a, _ := newArena(memtableBytesMin, 0) // small ones are on the heap and do not fail
 		m.init(a, nil)
 		db.commit.mem = m
 	}
@@ -242,7 +242,7 @@ func (db *DB) start(added []leveledTable) error {
 		db.removeTables(added)
 		return err
 	}
-	mem, err := db.newMemtable(db.opts.MemtableBytes-firstOffset*8, nil)
+	mem, err := db.newMemtable(db.opts.MemtableBytes-firstOffset*8, 0)
 	if err != nil {
 		_ = next.file.Close() // nothing was written
 		db.removeTables(added)

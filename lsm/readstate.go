@@ -23,9 +23,10 @@ type readState struct {
 
 // get finds the newest version of user that is not newer than at and appends its value to dst.
 func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
-	value, kind, ok := s.mem.get(user, at)
+	hash := sstable.Hash(user)
+	value, kind, ok := s.mem.get(user, hash, at)
 	for i := 0; !ok && i < len(s.frozen); i++ {
-		value, kind, ok = s.frozen[i].get(user, at)
+		value, kind, ok = s.frozen[i].get(user, hash, at)
 	}
 	if ok {
 		if kind == sstable.KindDelete {
@@ -33,7 +34,7 @@ func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
 		}
 		return append(dst, value...), nil
 	}
-	value, kind, ok, err := s.version.get(dst, user, sstable.Hash(user), at)
+	value, kind, ok, err := s.version.get(dst, user, hash, at)
 	if err != nil {
 		return dst, err
 	}

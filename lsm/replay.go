@@ -120,8 +120,7 @@ func (r *replayer) apply(record []byte) error {
 	b := &r.batch
 	*b = Batch{data: record, seed: randomUint64()}
 	for ops.next() {
-		b.arenaBytes += nodeBytes(len(ops.key), len(ops.value), heightOf(b.seed, b.count))
-		b.count++
+		b.weigh(len(ops.key), len(ops.value))
 	}
 	if ops.err == nil && b.count != count {
 		ops.err = fmt.Errorf("lsm: a batch of %d writes says %d", b.count, count)
@@ -129,13 +128,16 @@ func (r *replayer) apply(record []byte) error {
 	if ops.err != nil {
 		return r.damaged(ops.err)
 	}
-	if err := r.makeRoom(b.arenaBytes); err != nil {
-		return err
+	if r.mem == nil || !r.mem.fits(b) {
+		if err := r.renew(); err != nil {
+			return err
+		}
 	}
-	at, _ := r.mem.reserve(b.arenaBytes) // there is room
+	at, links, _ := r.mem.reserve(b) // there is room
 	r.last = base + sstable.Seq(count) - 1
-	r.mem.note(b, r.last)
-	r.mem.apply(b, at, base)
+	r.mem.lastSeq = r.last
+	r.mem.apply(b, at, links, base)
+	r.db.published.visible.Store(uint64(r.last)) // to this replay; nobody else reads yet
 	return nil
 }
 
@@ -145,17 +147,13 @@ func (r *replayer) damaged(err error) error {
 	return &CorruptError{File: name, Offset: -1, Reason: err.Error()}
 }
 
-// makeRoom sees to it that the memtable has room. A full one becomes a table at once, so that
+// renew makes a memtable with room for the record. A full one becomes a table at once, so that
 // replay needs the memory of one memtable whatever the length of the log; read only it is kept.
-func (r *replayer) makeRoom(bytes int64) error {
-	if r.mem != nil && r.mem.used+bytes <= int64(len(r.mem.arena.bytes)) {
-		return nil
-	}
+func (r *replayer) renew() (err error) {
 	if err := r.finish(); err != nil {
 		return err
 	}
-	mem, err := r.db.newMemtable(bytes, nil)
-	r.mem = mem
+	r.mem, err = r.db.newMemtable(r.batch.nodeBytes, uint64(r.batch.count))
 	return err
 }
 

@@ -8,23 +8,15 @@ import (
 	"kvd/sstable"
 )
 
-// skiplist is an ordered set of internal keys in an arena: concurrent inserts by compare-and-swap,
-// readers without locks, nothing ever removed.
+// skiplist is an ordered set of nodes of an arena: concurrent inserts by compare-and-swap, readers
+// without locks, nothing ever removed.
 //
-// A node is a run of 8-byte words:
-//
-//	keyLen 24 bits | height 8 | valueLen 32
-//	trailer (seq<<8 | kind)
-//	height links, level 0 first
-//	key bytes, value bytes, padding to a word
-//
-// A link is code<<32 | node, node being the index of its first word and code an order-preserving
-// 32-bit abbreviation of the node's key. Most comparisons are decided by the code in the link,
-// without touching the node: on random 16-byte keys that saves a third of the cost of an insert,
-// which is cache misses.
+// A link is code<<32 | node, code being an order-preserving 32-bit abbreviation of the node's key.
+// Most comparisons are decided by the code in the link, without touching the node: on random
+// 16-byte keys that saves a third of the cost of an insert, which is cache misses.
 //
 // Invariants: level 0 holds every node in the order of sstable.Compare; a node on level i is on all
-// levels below; a node's words but for its links do not change once it is linked on level 0.
+// levels below.
 type skiplist struct {
 	arena  *arena
 	prefix []byte // keys are abbreviated after this prefix; fixed
@@ -33,10 +25,9 @@ type skiplist struct {
 
 const (
 	heightMax   = 16 // e^16 nodes, more than an arena holds
-	headNode    = 1  // word 0 is never a node, so that a zero link means the end
-	headWords   = 2 + heightMax
+	headNode    = 1  // holds no key
+	headWords   = nodeHeader + heightMax
 	linkEnd     = uint64(0)
-	nodeHeader  = 2
 	firstOffset = headNode + headWords // first free word of an empty list
 )
 
@@ -59,11 +50,6 @@ func heightOf(seed uint64, i uint32) int {
 		h++
 	}
 	return h
-}
-
-// nodeBytes is the arena space of an entry.
-func nodeBytes(keyBytes, valueBytes, height int) int64 {
-	return (int64(nodeHeader+height)*8 + int64(keyBytes) + int64(valueBytes) + 7) &^ 7
 }
 
 // splice is a position between two nodes on every level.
@@ -101,27 +87,12 @@ func (l *skiplist) link(node uint32, level int) uint64 {
 	return atomic.LoadUint64(&l.arena.words[int(node)+nodeHeader+level])
 }
 
-func (l *skiplist) key(node uint32) sstable.Key {
-	words := l.arena.words
-	head := words[node]
-	start := (int(node) + nodeHeader + int(head>>24&0xff)) * 8
-	end := start + int(head&0xffffff)
-	return sstable.Key{User: l.arena.bytes[start:end:end], Trailer: words[node+1]}
-}
-
-func (l *skiplist) value(node uint32) []byte {
-	head := l.arena.words[node]
-	start := (int(node)+nodeHeader+int(head>>24&0xff))*8 + int(head&0xffffff)
-	end := start + int(head>>32)
-	return l.arena.bytes[start:end:end]
-}
-
 // before reports whether the node behind link sorts before key, whose code is given.
 func (l *skiplist) before(link uint64, code uint32, key sstable.Key) bool {
 	if c := uint32(link >> 32); c != code {
 		return c < code
 	}
-	return sstable.Compare(l.key(uint32(link)), key) < 0
+	return sstable.Compare(l.arena.key(uint32(link)), key) < 0
 }
 
 // seekGE returns the first node at or after key, 0 when there is none.
@@ -179,16 +150,10 @@ func (l *skiplist) last() uint32 {
 
 func (l *skiplist) next(node uint32) uint32 { return uint32(l.link(node, 0)) }
 
-// insert adds an entry at word offset at, which the caller reserved, and returns the word after
-// it. Keys never repeat: every entry has its own sequence number.
-func (l *skiplist) insert(at uint32, height int, key sstable.Key, value []byte) uint32 {
-	words := l.arena.words
-	words[at] = uint64(len(key.User)) | uint64(height)<<24 | uint64(len(value))<<32
-	words[at+1] = key.Trailer
-	start := (int(at) + nodeHeader + height) * 8
-	n := copy(l.arena.bytes[start:], key.User)
-	n += copy(l.arena.bytes[start+n:], value)
-
+// insert links a node that has been written, of the given height. Keys never repeat: every entry
+// has its own sequence number.
+func (l *skiplist) insert(at uint32, height int) {
+	words, key := l.arena.words, l.arena.key(at)
 	code := l.code(key.User)
 	s := l.finger.Swap(nil)
 	if s == nil {
@@ -214,13 +179,12 @@ func (l *skiplist) insert(at uint32, height int, key sstable.Key, value []byte) 
 		}
 	}
 	l.finger.Store(s)
-	return uint32((start + n + 7) / 8)
 }
 
 // between reports whether key belongs into the gap that s describes on level 0, and so on every
 // level above: then the search is saved, which makes ascending inserts cost the same at any size.
 func (l *skiplist) between(s *splice, code uint32, key sstable.Key) bool {
-	if s.prev[0] != headNode && sstable.Compare(l.key(s.prev[0]), key) >= 0 {
+	if s.prev[0] != headNode && sstable.Compare(l.arena.key(s.prev[0]), key) >= 0 {
 		return false
 	}
 	next := l.link(s.prev[0], 0)

