@@ -2,15 +2,9 @@ package lsm
 
 import (
 	"sync"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"kvd/sstable/offheap"
 )
-
-// arenaMapBytes is the size from which an arena is mapped outside the Go heap: the collector
-// neither scans it nor counts it into its goal, which would let garbage grow to the same size.
-// Smaller ones, as tests use, stay on the heap where the race detector sees them.
-const arenaMapBytes = 1 << 20
 
 // arena is the memory of one memtable, seen as 8-byte words for atomic links and as bytes for keys
 // and values. It holds no Go pointers. It is not zeroed on reuse: whoever takes space from it
@@ -21,7 +15,7 @@ type arena struct {
 	words  []uint64
 	bytes  []byte // the same memory
 	slots  []uint64
-	mapped []byte // all of it, if it is mapped
+	memory offheap.Memory
 }
 
 // newArena makes an arena of so many bytes for so many entries at least.
@@ -31,31 +25,17 @@ func newArena(bytes int64, entries uint64) (*arena, error) {
 	for uint64(slots)/4*3 < entries {
 		slots *= 2
 	}
-	if n*8 < arenaMapBytes {
-		words := make([]uint64, n)
-		return &arena{words: words, bytes: bytesOf(words), slots: make([]uint64, slots)}, nil
-	}
-	mem, err := unix.Mmap(-1, 0, int((n+slots)*8), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANON)
+	m, err := offheap.Alloc((n + slots) * 8)
 	if err != nil {
 		return nil, err
 	}
-	adviseHuge(mem)
-	all := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), n+slots)
-	words := all[:n:n]
-	return &arena{words: words, bytes: bytesOf(words), slots: all[n:], mapped: mem}, nil
-}
-
-// bytesOf views words as bytes: BenchmarkMemtableGet reads keys in place instead of assembling
-// them from words.
-func bytesOf(words []uint64) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)
+	return &arena{
+		words: m.Words[:n:n], bytes: m.Bytes[: n*8 : n*8], slots: m.Words[n:], memory: m,
+	}, nil
 }
 
 func (a *arena) free() {
-	if a.mapped != nil {
-		_ = unix.Munmap(a.mapped) // fails only for an address that is not mapped
-	}
+	a.memory.Free()
 	*a = arena{}
 }
 

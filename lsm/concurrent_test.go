@@ -560,52 +560,6 @@ func TestPublishOrder(t *testing.T) {
 	}
 }
 
-// TestRCU replaces a value over and over and breaks the old one after the grace period: no reader
-// may meet a broken one.
-func TestRCU(t *testing.T) {
-	var r rcu
-	type value struct{ broken bool } // not atomic: the race detector has a word too
-	var current atomic.Pointer[value]
-	current.Store(new(value))
-	var stop atomic.Bool
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for !stop.Load() {
-				cell := r.enter()
-				v := current.Load()
-				for range rand.IntN(3) {
-					runtime.Gosched()
-				}
-				if v.broken {
-					t.Error("read after the grace period")
-				}
-				cell.exit()
-			}
-		})
-	}
-	var updates sync.WaitGroup
-	for range 2 {
-		updates.Go(func() {
-			for range 150 {
-				old := current.Swap(new(value))
-				r.synchronize()
-				old.broken = true
-			}
-		})
-	}
-	updates.Wait()
-	stop.Store(true)
-	wg.Wait()
-	for phase := range r.cells {
-		for i := range r.cells[phase] {
-			if n := r.cells[phase][i].readers.Load(); n != 0 {
-				t.Errorf("%d readers left in a cell", n)
-			}
-		}
-	}
-}
-
 // hardKeys are keys whose abbreviations collide or lie at the ends: runs of 0x00 and 0xff, shared
 // prefixes, keys shorter than the prefix, keys that are prefixes of others.
 func hardKeys(r *rand.Rand, prefix string, n int) [][]byte {

@@ -15,6 +15,7 @@ import (
 
 	"kvd/compaction"
 	"kvd/sstable"
+	"kvd/sstable/rcu"
 	"kvd/wal"
 )
 
@@ -33,7 +34,7 @@ type DB struct {
 	names      *directory // of dir
 
 	// With their own synchronization.
-	rcu       rcu
+	readers   *rcu.Domain               // who may see a state, or a cached block
 	state     atomic.Pointer[readState] // nil once closed
 	published publisher
 	wal       atomic.Pointer[wal.Writer] // replaced only after a full disk
@@ -243,7 +244,7 @@ func (db *DB) drop() {
 // closeFiles closes the tables and frees the memtables.
 func (db *DB) closeFiles() (errs []error) {
 	last := db.state.Swap(nil)
-	db.rcu.synchronize()
+	db.readers.Synchronize()
 	db.mu.Lock()
 	dead := db.dead
 	db.dead = nil
@@ -279,5 +280,6 @@ func (db *DB) closeFiles() (errs []error) {
 		}
 	}
 	db.arenas.close()
+	db.cache.Close()
 	return errs
 }

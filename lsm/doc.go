@@ -31,7 +31,8 @@
 //
 // get.go takes the current read state (readstate.go): the memtable, the frozen memtables, the
 // version, which is the list of tables (version.go). It asks them newest first, and the first
-// answer is the answer. rcu.go lets it do so without a shared counter.
+// answer is the answer. Package sstable/rcu lets it do so without a
+// shared counter.
 //
 // # Flush and compaction
 //

@@ -20,13 +20,13 @@ func (db *DB) Get(key []byte) ([]byte, error) {
 // flush and compaction between the two could drop the version that the older sequence number is
 // entitled to, and the key would seem gone.
 func (db *DB) GetTo(dst, key []byte) ([]byte, error) {
-	cell := db.rcu.enter()
+	cell := db.readers.Enter()
 	s := db.state.Load()
 	if s == nil {
-		cell.exit()
+		cell.Exit()
 		return dst, ErrClosed
 	}
 	value, err := s.get(dst, key, db.published.seq())
-	cell.exit()
+	cell.Exit()
 	return value, err
 }

@@ -34,9 +34,8 @@ func Open(dir string, o Options) (*DB, error) {
 		damaged: make(map[uint64]string),
 	}
 	db.scrub.requests = make(chan *scrubRequest)
-	if o.CacheBytes > 0 {
-		db.cache = sstable.NewCache(o.CacheBytes)
-	}
+	db.cache = sstable.NewCache(o.CacheBytes)
+	db.readers = db.cache.Readers()
 	db.work.L = &db.mu
 	db.arenas.bytes = o.MemtableBytes
 	db.pace.epoch = time.Now()
@@ -50,6 +49,7 @@ func Open(dir string, o Options) (*DB, error) {
 	db.fileNum.Store(1)
 	db.ctx, db.cancel = context.WithCancel(context.Background())
 	if err := db.acquireDir(); err != nil {
+		db.cache.Close()
 		return nil, err
 	}
 	if err := db.recover(); err != nil {
@@ -129,6 +129,7 @@ func (db *DB) abandonOpen() {
 		m.arena.free() // there are no readers
 	}
 	db.arenas.close()
+	db.cache.Close()
 	if db.lock != nil {
 		_ = db.lock.Close()
 	}

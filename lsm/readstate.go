@@ -46,14 +46,14 @@ func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
 
 // acquireState returns the current state with a reference, nil when the DB is closed.
 func (db *DB) acquireState() *readState {
-	cell := db.rcu.enter()
+	cell := db.readers.Enter()
 	s := db.state.Load()
 	if s != nil {
 		// References may be 0 here if s has just been replaced. The cleaner cannot have passed the
 		// rcu section that we are in, and looks at the count again when it has.
 		s.refs.Add(1)
 	}
-	cell.exit()
+	cell.Exit()
 	return s
 }
 
@@ -114,7 +114,7 @@ func (db *DB) cleanLoop() {
 // free lets go of states whose last reference is gone. It is called by one goroutine at a time,
 // without mu.
 func (db *DB) free(dead []*readState) {
-	db.rcu.synchronize()
+	db.readers.Synchronize()
 	defer func() {
 		db.mu.Lock()
 		defer db.mu.Unlock()

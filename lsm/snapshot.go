@@ -29,8 +29,8 @@ func (db *DB) NewSnapshot() *Snapshot {
 
 // Get returns a copy of the value that key had, or ErrNotFound.
 func (s *Snapshot) Get(key []byte) ([]byte, error) {
-	cell := s.db.rcu.enter()
-	defer cell.exit()
+	cell := s.db.readers.Enter()
+	defer cell.Exit()
 	state := s.db.state.Load()
 	// After the state: versions go only after the Close, and then from later states.
 	if state == nil || s.closed.Load() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync/atomic"
+	"unsafe"
 )
 
 const (
@@ -20,8 +21,8 @@ const (
 //
 // Everything in data was bounds-checked by decodeBlock, so entry does not check again.
 //
-// A block is immutable once decoded, but for the ring fields, which belong to the Cache. Readers
-// may hold it for as long as they like, evicted or not: it is ordinary collected memory.
+// A block is immutable once decoded, but for its mark and its pins. In the cache it is the head of
+// a frame, whose other fields belong to the Cache.
 type block struct {
 	data   []byte
 	table  []byte // little-endian; one number more than entries, the last being the end of data
@@ -29,16 +30,21 @@ type block struct {
 	prefix uint32 // length of the common prefix, which stands after the header
 	used   atomic.Uint32
 
-	// lead is the start of the common prefix. With it the struct has 128 bytes, which the runtime
-	// aligns: a lookup reads two neighbouring lines of it and none of the header in data (which is
-	// 10 % slower, BenchmarkGetCached/200000).
+	// lead is the start of the common prefix. A lookup reads the two lines of the struct and none
+	// of the header in data, which is 10 % slower (BenchmarkGetCached/200000).
 	lead [leadBytes]byte
 
+	pins atomic.Int32 // iterators that are on it
+
 	// Guarded by Cache.mu.
-	next, prev *block
-	slot       *atomic.Pointer[block]
-	bytes      int64
+	size  uint32 // bytes of the frame
+	owner uint32 // Reader.cacheID; 0: not in a slot
+	index uint32 // of the block in its table
+
+	_ [16]byte // a frameUnit
 }
+
+const _ = uint(frameUnit-unsafe.Sizeof(block{})) + uint(unsafe.Sizeof(block{})-frameUnit) // equal
 
 func (b *block) entries() int { return len(b.table)/8 - 1 }
 

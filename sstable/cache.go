@@ -3,39 +3,45 @@ package sstable
 import (
 	"sync"
 	"sync/atomic"
-	"unsafe"
-)
 
-const (
-	blockOverheadBytes = int64(unsafe.Sizeof(block{}))
-	hitStripes         = 32
-	maxPassed          = 64 // blocks that the hand passes in one step
+	"kvd/sstable/offheap"
+	"kvd/sstable/rcu"
 )
 
 // Cache bounds the memory of the decoded data blocks of all tables that share it.
 //
 // There is no lookup here: every Reader has an array with a slot per data block, and a cached block
-// is one atomic load away. The Cache keeps the blocks in a ring and sweeps it like a clock when it
-// is over budget: a block that was used since the hand last passed is passed once more, another
-// leaves its slot. Whoever still holds an evicted block may go on reading it, the collector frees
-// it later.
+// is one atomic load away. A hit writes to the block only when its mark is not set yet.
 //
-// A hit writes to the block only when its mark is not set yet. The mutex is taken to insert and to
-// drop, never on a hit. A Cache is safe for concurrent use.
+// Its memory is one piece outside the Go heap: the collector neither scans it nor lets garbage grow
+// to the same size. Blocks lie in it as in a log (cachelog.go). A new one is copied to the head; at
+// the tail a block that was used since it came is copied to the head once more, and another leaves
+// its slot. That is the order of a clock, and no space is ever lost between blocks of different
+// sizes.
+//
+// Whoever reads a block is inside Readers, or has pinned it there: what was evicted is overwritten
+// only when all readers have left that were inside then, and never while it is pinned.
+//
+// The mutex is taken to insert and to drop, never on a hit. A Cache is safe for concurrent use.
 type Cache struct {
 	budget  int64
 	scratch sync.Pool // *scratch
+	readers rcu.Domain
 
 	hits   [hitStripes]stripe
 	misses atomic.Uint64
 	pinned atomic.Int64
 
 	mu        sync.Mutex
-	hand      *block // the ring; nil when empty
+	log       cacheLog
+	owners    map[uint32]*Reader // of blocks, by Reader.cacheID
+	lastOwner uint32
 	used      int64
 	blocks    int
 	evictions uint64
 }
+
+const hitStripes = 32
 
 // stripe is a counter with a cache line to itself.
 type stripe struct {
@@ -52,13 +58,29 @@ type CacheMetrics struct {
 	BudgetBytes             int64
 }
 
-// NewCache returns a Cache that keeps at most budgetBytes of blocks. A block larger than a quarter
-// of it is never kept; with a budget of 0 none is.
+// NewCache returns a Cache that keeps at most budgetBytes of blocks. A block larger than an eighth
+// of it is never kept; with a budget of 0 none is. Close frees its memory.
 func NewCache(budgetBytes int64) *Cache {
-	c := &Cache{budget: max(budgetBytes, 0)}
+	c := &Cache{budget: min(max(budgetBytes, 0), cacheBytesMax), owners: map[uint32]*Reader{}}
 	c.scratch.New = func() any { return new(scratch) }
+	memory, err := offheap.Alloc(c.budget / frameUnit * frameUnit)
+	if err != nil { // no address space: without a cache everything works
+		memory = offheap.Memory{}
+	}
+	c.log.init(memory)
 	return c
 }
+
+// Close frees the memory. All Readers must have been closed before, iterators and reads included.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.log.memory.Free()
+	c.log = cacheLog{}
+}
+
+// Readers is who may be reading blocks: Get must be called inside.
+func (c *Cache) Readers() *rcu.Domain { return &c.readers }
 
 // Metrics returns a moment's counts.
 func (c *Cache) Metrics() CacheMetrics {
@@ -86,60 +108,93 @@ func (b *block) touch() {
 	}
 }
 
-// admits reports whether a block with a payload and a table of so many bytes is worth keeping.
-func (c *Cache) admits(bytes int) bool { return int64(bytes)+blockOverheadBytes <= c.budget/4 }
+// block returns what a slot refers to, nil when it is empty. The caller is inside readers.
+func (c *Cache) block(slot *atomic.Uint32) *block {
+	s := slot.Load()
+	if s == 0 {
+		return nil
+	}
+	return c.log.frame(uint64(s-1) * frameUnit)
+}
 
-// insert puts b in its slot and evicts until the budget holds. It does nothing when another caller
-// was faster or the reader was closed.
-func (c *Cache) insert(r *Reader, slot *atomic.Pointer[block], b *block) {
-	b.bytes = int64(cap(b.data)) + blockOverheadBytes
-	b.slot = slot
+// open registers a Reader.
+func (c *Cache) open(r *Reader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.closed || !slot.CompareAndSwap(nil, b) {
+	for c.lastOwner++; c.lastOwner == 0 || c.owners[c.lastOwner] != nil; c.lastOwner++ {
+	}
+	r.cacheID = c.lastOwner
+	c.owners[r.cacheID] = r
+}
+
+// insert copies b, block i of r, into the cache. It does nothing when another caller was faster,
+// the reader was closed, or there is no room that nobody reads.
+func (c *Cache) insert(r *Reader, i int, b *block) {
+	bytes := frameBytes(len(b.data) + len(b.table))
+	if bytes > c.budget/8 {
 		return
 	}
-	if c.hand == nil {
-		b.next, b.prev = b, b
-		c.hand = b
-	} else { // behind the hand: a full turn until it is looked at
-		b.next, b.prev = c.hand, c.hand.prev
-		b.prev.next, b.next.prev = b, b
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.closed || r.slots[i].Load() != 0 {
+		return
 	}
-	c.used += b.bytes
-	c.blocks++
-	for c.used > c.budget {
-		c.sweepLocked()
+	c.makeRoomLocked(bytes)
+	if at, ok := c.log.place(bytes); ok {
+		c.putLocked(at, bytes, b, r, uint32(i))
 	}
 }
 
-// sweepLocked evicts the next block that was not used since the hand last passed. When all of many
-// were, it takes the next: a turn over the whole ring would hold everybody up for milliseconds.
-func (c *Cache) sweepLocked() {
-	for range maxPassed {
-		if c.hand.used.Load() == 0 {
+// putLocked writes b into the frame at and makes the slot refer to it.
+func (c *Cache) putLocked(at uint64, bytes int64, b *block, r *Reader, i uint32) {
+	f := c.log.fill(at, bytes, b)
+	f.owner, f.index = r.cacheID, i
+	c.used += bytes
+	c.blocks++
+	r.slots[i].Store(uint32(at/frameUnit) + 1)
+}
+
+// passedMax bounds how many blocks an insert passes at the tail.
+const passedMax = 64
+
+// makeRoomLocked evicts ahead of need: what it evicts now is free for a later insert, when the
+// readers of this moment have left.
+func (c *Cache) makeRoomLocked(bytes int64) {
+	c.log.reclaim(c.readers.Passed)
+	reserve := 2*c.log.batch() + bytes
+	if c.log.room()+c.log.limbo() >= reserve {
+		return
+	}
+	for n := 0; n < passedMax && c.log.room()+c.log.limbo() < reserve; n++ {
+		f, ok := c.log.pass()
+		if !ok {
 			break
 		}
-		c.hand.used.Store(0)
-		c.hand = c.hand.next
+		r := c.owners[f.owner]
+		if r == nil {
+			continue // it was evicted already, or is no block
+		}
+		size, again := int64(f.size), f.used.Load() != 0
+		c.removeLocked(f)
+		if again && c.log.room() >= bytes+size {
+			if at, ok := c.log.place(size); ok {
+				c.putLocked(at, size, f, r, f.index)
+				continue
+			}
+		}
+		c.evictions++
 	}
-	c.evictions++
-	c.removeLocked(c.hand)
+	c.log.retire(c.readers.Mark())
+	if c.log.room() < bytes {
+		c.log.reclaim(c.readers.Passed) // if nobody is reading
+	}
 }
 
-// removeLocked takes b out of the ring and of its slot.
-func (c *Cache) removeLocked(b *block) {
-	b.slot.Store(nil)
-	if b.next == b {
-		c.hand = nil
-	} else {
-		b.prev.next, b.next.prev = b.next, b.prev
-		if c.hand == b {
-			c.hand = b.next
-		}
-	}
-	b.next, b.prev, b.slot = nil, nil, nil
-	c.used -= b.bytes
+// removeLocked takes a block out of its slot. Its frame is passed later.
+func (c *Cache) removeLocked(f *block) {
+	c.owners[f.owner].slots[f.index].Store(0)
+	f.owner = 0
+	c.used -= int64(f.size)
 	c.blocks--
 }
 
@@ -155,14 +210,21 @@ func (c *Cache) drop(r *Reader) {
 	}
 	c.pinned.Add(-r.pinnedBytes)
 	for i := range r.slots {
-		if r.slots[i].Load() == nil {
-			continue
-		}
-		c.mu.Lock()
-		if b := r.slots[i].Load(); b != nil { // not evicted meanwhile
-			c.removeLocked(b)
-		}
-		c.mu.Unlock()
+		c.dropBlock(&r.slots[i])
+	}
+	c.mu.Lock()
+	delete(c.owners, r.cacheID)
+	c.mu.Unlock()
+}
+
+func (c *Cache) dropBlock(slot *atomic.Uint32) {
+	if slot.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.block(slot); f != nil { // not evicted meanwhile
+		c.removeLocked(f)
 	}
 }
 

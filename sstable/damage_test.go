@@ -228,7 +228,7 @@ func TestCompressedBomb(t *testing.T) {
 	stored = append(append(stored, m.data[:20]...), blockSnappy)
 	stored = binary.LittleEndian.AppendUint32(stored, uint32(checksum(stored, testUID, 0)))
 	var s scratch
-	if _, err := rd.decode(0, stored, &s, false); !isDamage(t, err) || cap(s.plain) > 0 {
+	if err := rd.decode(0, stored, &s); !isDamage(t, err) || cap(s.plain) > 0 {
 		t.Fatalf("error %v, %d bytes allocated", err, cap(s.plain))
 	}
 }

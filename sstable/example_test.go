@@ -29,11 +29,14 @@ func ExampleWriter() {
 func ExampleReader_Get() {
 	file, meta := table()
 	cache := sstable.NewCache(1 << 20)
+	defer cache.Close()
 	r, err := sstable.NewReader(file, file.Size(), sstable.ID{Num: meta.Num, UID: meta.UID}, cache)
 	if err != nil {
 		panic(err)
 	}
 	defer r.Close()
+	reader := cache.Readers().Enter()
+	defer reader.Exit()
 	key := []byte("apple")
 	for _, at := range []sstable.Seq{sstable.SeqMax, 6, 2} {
 		value, kind, seq, ok, err := r.Get(nil, key, sstable.Hash(key), at)

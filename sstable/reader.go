@@ -19,13 +19,14 @@ type Reader struct {
 	id          ID
 	filter      filter
 	index       index
-	slots       []atomic.Pointer[block] // one per data block; nil: not cached
+	slots       []atomic.Uint32 // one per data block: where the cache has it; 0: nowhere
 	cache       *Cache
 	props       Properties
 	pinnedBytes int64
 	padding     section // between data and filter; without a checksum
 
-	closed bool // guarded by cache.mu
+	cacheID uint32 // fixed once open
+	closed  bool   // guarded by cache.mu
 }
 
 // NewReader opens the table in the first size bytes of f, which must be the table id. It reads the
@@ -48,9 +49,10 @@ func NewReader(f io.ReaderAt, size int64, id ID, c *Cache) (*Reader, error) {
 		return nil, err
 	}
 	r.props.Num, r.props.UID, r.props.Bytes = id.Num, id.UID, foot.fileBytes
-	r.slots = make([]atomic.Pointer[block], r.index.blocks())
-	r.pinnedBytes = int64(r.index.memoryBytes() + 8*len(r.filter.words) + 8*len(r.slots))
+	r.slots = make([]atomic.Uint32, r.index.blocks())
+	r.pinnedBytes = int64(r.index.memoryBytes() + 8*len(r.filter.words) + 4*len(r.slots))
 	c.pinned.Add(r.pinnedBytes)
+	c.open(r)
 	return r, nil
 }
 
@@ -141,7 +143,8 @@ func (r *Reader) MayContain(hash uint64) bool { return r.filter.mayContain(hash)
 
 // Get looks up the newest version of user whose sequence number is at most at. hash is Hash(user).
 // When there is one, ok is true, and a value is appended to dst; a tombstone appends nothing and
-// says so by its kind. It allocates only to grow dst or to cache a block.
+// says so by its kind. It allocates only to grow dst. The caller is inside the Readers of the
+// Cache.
 func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
 	val []byte, kind Kind, seq Seq, ok bool, err error,
 ) {
@@ -151,12 +154,15 @@ func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
 	trailer := uint64(at)<<8 | 0xff
 	for i := r.index.find(user); i < len(r.slots); i++ {
 		var s *scratch
-		b := r.slots[i].Load()
+		b := r.cache.block(&r.slots[i])
 		if b != nil {
 			b.touch()
 			r.cache.hit(hash)
-		} else if b, s, err = r.load(i); err != nil {
-			return dst, 0, 0, false, err
+		} else {
+			if s, err = r.load(i); err != nil {
+				return dst, 0, 0, false, err
+			}
+			b = &s.block
 		}
 		j, same := b.find(user, trailer)
 		past := j == b.entries()
@@ -175,21 +181,21 @@ func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
 	return dst, kind, seq, ok, nil
 }
 
-// load reads block i and caches it. A block that is not for the cache comes in s, which the caller
-// must release when it is done with the block.
-func (r *Reader) load(i int) (b *block, s *scratch, err error) {
+// load reads block i, offers it to the cache, and returns it in s, which the caller must release.
+func (r *Reader) load(i int) (s *scratch, err error) {
 	r.cache.misses.Add(1)
 	s = r.cache.scratch.Get().(*scratch)
 	start, end := r.index.offsets[i], r.index.offsets[i+1]
 	s.stored = resize(s.stored, int(end-start))
 	if err = readFull(r.f, s.stored, r.id.Num, int64(start)); err == nil {
-		b, err = r.decode(i, s.stored, s, true)
+		err = r.decode(i, s.stored, s)
 	}
-	if b != &s.block {
+	if err != nil {
 		r.release(s)
-		s = nil
+		return nil, err
 	}
-	return b, s, err
+	r.cache.insert(r, i, &s.block)
+	return s, nil
 }
 
 func (r *Reader) release(s *scratch) {
@@ -197,31 +203,18 @@ func (r *Reader) release(s *scratch) {
 	r.cache.scratch.Put(s)
 }
 
-// decode verifies the stored bytes of block i and makes a block of them: one for the cache if keep
-// is set and the cache admits it, else s.block, which shares memory with stored and s.
-func (r *Reader) decode(i int, stored []byte, s *scratch, keep bool) (*block, error) {
+// decode verifies the stored bytes of block i and makes s.block of them, which shares memory with
+// stored and s.
+func (r *Reader) decode(i int, stored []byte, s *scratch) error {
 	data, err := r.unpack(i, stored, s)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n := tableBytes(data)
-	b := &s.block
-	if keep = keep && r.cache.admits(len(data)+n); keep {
-		// One allocation for both, to the full size of the runtime's size class.
-		p := append([]byte(nil), make([]byte, len(data)+n)...)
-		copy(p, data)
-		b, data, s = new(block), p[:len(data)], nil
-		if reason := decodeBlock(b, data, p[len(data):][:n:n]); reason != "" {
-			return nil, r.corrupt(r.index.offsets[i], reason)
-		}
-		r.cache.insert(r, &r.slots[i], b)
-		return b, nil
+	s.table = resize(s.table, tableBytes(data))
+	if reason := decodeBlock(&s.block, data, s.table); reason != "" {
+		return r.corrupt(r.index.offsets[i], reason)
 	}
-	s.table = resize(s.table, n)
-	if reason := decodeBlock(b, data, s.table); reason != "" {
-		return nil, r.corrupt(r.index.offsets[i], reason)
-	}
-	return b, nil
+	return nil
 }
 
 // unpack verifies the stored bytes of block i and returns its payload, in stored or in s.plain.

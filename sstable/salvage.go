@@ -310,17 +310,16 @@ func (s *Salvager) open(off, n int64) (reason string) {
 		return "read error"
 	}
 	s.r.index.offsets = append(s.r.index.offsets[:0], uint64(off), uint64(off+n))
-	b, err := s.r.decode(0, stored, &s.scratch, false)
-	if err != nil {
+	if err := s.r.decode(0, stored, &s.scratch); err != nil {
 		if e, ok := errors.AsType[*CorruptError](err); ok {
 			return e.Reason
 		}
 		return err.Error()
 	}
-	if !s.ordered(b) {
+	if !s.ordered(&s.scratch.block) {
 		return "entries out of order"
 	}
-	s.block = b
+	s.block = &s.scratch.block
 	return ""
 }
 

@@ -19,7 +19,7 @@ type TableIter struct {
 	o   IterOptions
 	err error
 
-	block *block // the current one, nil: none
+	block *block // the current one, nil: none; pinned unless it is in scratch
 	index int    // of block
 	entry int    // in block
 	valid bool   // entry is one
@@ -47,8 +47,8 @@ func (r *Reader) NewIter(o IterOptions) *TableIter {
 // Init makes the iterator one over r, unpositioned, whatever it was before, and keeps its buffers.
 func (it *TableIter) Init(r *Reader, o IterOptions) {
 	it.report()
-	it.r, it.o, it.err = r, o, nil
-	it.block, it.valid = nil, false
+	it.leave()
+	it.r, it.o, it.err, it.valid = r, o, nil, false
 	it.windowFrom, it.windowTo = 0, 0
 	it.value = nil
 }
@@ -56,10 +56,19 @@ func (it *TableIter) Init(r *Reader, o IterOptions) {
 // Close lets go of the table. Only Init may follow.
 func (it *TableIter) Close() error {
 	it.report()
-	it.r, it.block, it.valid, it.value = nil, nil, false, nil
+	it.leave()
+	it.r, it.valid, it.value = nil, false, nil
 	it.windowFrom, it.windowTo = 0, 0
 	it.scratch.trim()
 	return it.err
+}
+
+// leave lets go of the current block.
+func (it *TableIter) leave() {
+	if it.block != nil && it.block != &it.scratch.block {
+		it.block.pins.Add(-1)
+	}
+	it.block = nil
 }
 
 // report adds up hits and misses that were counted locally.
@@ -158,39 +167,61 @@ func (it *TableIter) load(i int, backward bool) bool {
 	if it.block != nil && it.index == i {
 		return true
 	}
-	b := it.r.slots[i].Load()
+	it.leave()
+	b := it.pin(i)
 	if b != nil {
 		it.hits++
 		if !it.o.NoFill {
 			b.touch()
 		}
-	} else if b, it.err = it.read(i, backward); it.err != nil {
-		it.block = nil
+	} else if it.err = it.read(i, backward); it.err != nil {
 		return false
+	} else {
+		b = &it.scratch.block
 	}
 	it.block, it.index = b, i
 	it.key = append(it.key[:0], b.commonPrefix()...)
 	return true
 }
 
-// read returns block i from the window, which it moves first if need be.
-func (it *TableIter) read(i int, backward bool) (*block, error) {
+// pin returns block i if the cache has it.
+func (it *TableIter) pin(i int) *block {
+	c := it.r.cache
+	if it.r.slots[i].Load() == 0 {
+		return nil
+	}
+	cell := c.readers.Enter()
+	b := c.block(&it.r.slots[i])
+	if b != nil {
+		b.pins.Add(1)
+	}
+	cell.Exit()
+	return b
+}
+
+// read makes scratch.block block i, from the window, which it moves first if need be.
+func (it *TableIter) read(i int, backward bool) error {
 	it.misses++
 	offsets := it.r.index.offsets
 	if i < it.windowFrom || i >= it.windowTo {
 		from, to := it.window(i, backward)
 		it.windowFrom, it.windowTo = 0, 0
-		it.block = nil // it may lie in the window
 		it.scratch.stored = resize(it.scratch.stored, int(offsets[to]-offsets[from]))
 		err := readFull(it.r.f, it.scratch.stored, it.r.id.Num, int64(offsets[from]))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		it.windowFrom, it.windowTo = from, to
 	}
 	start := offsets[it.windowFrom]
 	stored := it.scratch.stored[offsets[i]-start : offsets[i+1]-start]
-	return it.r.decode(i, stored, &it.scratch, !it.o.NoFill)
+	if err := it.r.decode(i, stored, &it.scratch); err != nil {
+		return err
+	}
+	if !it.o.NoFill {
+		it.r.cache.insert(it.r, i, &it.scratch.block)
+	}
+	return nil
 }
 
 // window returns the blocks [from, to) to read when block i is wanted.

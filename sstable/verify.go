@@ -68,10 +68,10 @@ func (v *verifier) verifyBlock(i int) error {
 	if err := readFull(r.f, v.s.stored, r.id.Num, int64(offset)); err != nil {
 		return err
 	}
-	b, err := r.decode(i, v.s.stored, &v.s, false)
-	if err != nil {
+	if err := r.decode(i, v.s.stored, &v.s); err != nil {
 		return err
 	}
+	b := &v.s.block
 	v.p.Blocks++
 	v.p.DataBytes += uint64(len(v.s.stored))
 	v.p.BlockBytes += uint64(len(b.data))

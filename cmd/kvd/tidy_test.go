@@ -29,12 +29,17 @@ const (
 // imports lists, for each package, everything outside the standard library that its non-test files
 // import. A new dependency needs a line here.
 var imports = map[string][]string{
-	"wal":        {"github.com/cespare/xxhash/v2"},
-	"sstable":    {"github.com/bits-and-blooms/bloom/v3", "github.com/cespare/xxhash/v2", "github.com/golang/snappy"},
-	"compaction": {"kvd/sstable"},
-	"lsm/vfs":    {"golang.org/x/sys/unix"},
+	"wal": {"github.com/cespare/xxhash/v2"},
+	"sstable": {
+		"github.com/bits-and-blooms/bloom/v3", "github.com/cespare/xxhash/v2",
+		"github.com/golang/snappy", "kvd/sstable/offheap", "kvd/sstable/rcu",
+	},
+	"sstable/offheap": {"golang.org/x/sys/unix"},
+	"compaction":      {"kvd/sstable"},
+	"lsm/vfs":         {"golang.org/x/sys/unix"},
 	"lsm": {
-		"golang.org/x/sys/unix", "kvd/compaction", "kvd/lsm/vfs", "kvd/sstable", "kvd/wal",
+		"kvd/compaction", "kvd/lsm/vfs", "kvd/sstable",
+		"kvd/sstable/offheap", "kvd/sstable/rcu", "kvd/wal",
 	},
 	"replication": {"github.com/cespare/xxhash/v2", "kvd/lsm"},
 	"netquic":     {"github.com/quic-go/quic-go"},
@@ -253,7 +258,7 @@ func TestTidyClock(t *testing.T) {
 }
 
 // TestTidyMmap: no file is mapped into memory, where a full or broken disk would be a fault that
-// kills the process instead of an error. The arenas of memtables are mapped, without a file.
+// kills the process instead of an error. Memtables and cache are mapped, without a file.
 func TestTidyMmap(t *testing.T) {
 	mapped := 0
 	for _, s := range sources(t) {
@@ -263,7 +268,7 @@ func TestTidyMmap(t *testing.T) {
 		calls := strings.Count(s.text, "Mmap(") + strings.Count(s.text, "MmapPtr(") +
 			strings.Count(s.text, "SYS_MMAP")
 		mapped += calls
-		if calls > 0 && (s.path != "lsm/arena.go" ||
+		if calls > 0 && (s.path != "sstable/offheap/memory.go" ||
 			calls != strings.Count(s.text, "unix.Mmap(-1, 0, ") ||
 			!strings.Contains(s.text, "unix.MAP_PRIVATE|unix.MAP_ANON)")) {
 			t.Errorf("%s maps memory", s.path)

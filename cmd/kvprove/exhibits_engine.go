@@ -148,9 +148,9 @@ var engineExhibits = []exhibit{
 		name:  "sequence-before-state",
 		story: "a read takes its sequence number before the tables it reads from (rocksdb#6973)",
 		edits: []edit{
-			{"lsm/get.go", "\tcell := db.rcu.enter()\n\ts := db.state.Load()",
+			{"lsm/get.go", "\tcell := db.readers.Enter()\n\ts := db.state.Load()",
 				"\tat := db.published.seq()\n\truntime.Gosched()\n" +
-					"\tcell := db.rcu.enter()\n\ts := db.state.Load()"},
+					"\tcell := db.readers.Enter()\n\ts := db.state.Load()"},
 			{"lsm/get.go", "s.get(dst, key, db.published.seq())", "s.get(dst, key, at)"},
 			{"lsm/get.go", "package lsm\n", "package lsm\n\nimport \"runtime\"\n"},
 		},

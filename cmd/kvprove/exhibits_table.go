@@ -66,6 +66,19 @@ var tableExhibits = []exhibit{
 			"e := b.data[start:end]"}},
 		pkg: "./sstable", run: "^TestAppendToValue",
 	},
+	{
+		name:  "pinned-block-overwritten",
+		story: "the cache overwrites an evicted block that an iterator is on",
+		edits: []edit{{"sstable/cachelog.go", "case f.pins.Load() != 0:", "case false:"}},
+		pkg:   "./sstable", run: "^TestPinnedBlocksAreIslands$|^TestEvictionStorm$",
+	},
+	{
+		name:  "evicted-under-its-reader",
+		story: "the cache overwrites an evicted block at once, while a Get reads it",
+		edits: []edit{{"sstable/cache.go",
+			"c.log.retire(c.readers.Mark())", "c.log.retire(0)"}},
+		pkg: "./sstable", run: "^TestSlowReaderKeepsWhatItSees$",
+	},
 }
 
 // nodeExhibits are bugs of the daemon.

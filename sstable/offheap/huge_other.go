@@ -1,6 +1,6 @@
 //go:build !linux
 
-package lsm
+package offheap
 
 // adviseHuge does nothing where huge pages cannot be asked for.
 func adviseHuge([]byte) {}
