@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,17 +85,27 @@ func newMeasured(c config) measured {
 // runSession runs one engine for one round in a process of its own, so that neither memory nor the
 // state of a garbage collector passes from one to the next. Touching memory is done there too: a
 // process keeps the peak of the one it was forked from.
-func runSession(ctx context.Context, c config, progress func(record)) (measured, error) {
+func runSession(ctx context.Context, c config, progress func(record),
+) (_ measured, fail error) {
 	m := newMeasured(c)
-	encoded, err := json.Marshal(c)
-	if err != nil {
-		return m, err
-	}
 	program, err := os.Executable()
 	if err != nil {
 		return m, err
 	}
 	cmd := exec.CommandContext(ctx, program)
+	explain := func(err error) error { return err }
+	if c.Limit > 0 && c.Pretouch == 0 {
+		if c.Group, err = newMemoryGroup(c.Limit); err != nil {
+			return m, err
+		}
+		defer func() { fail = errors.Join(fail, c.Group.remove()) }()
+		cmd, explain = c.Group.command(ctx, program), c.Group.explain
+	}
+	killable(cmd)
+	encoded, err := json.Marshal(c)
+	if err != nil {
+		return m, err
+	}
 	cmd.Env = append(os.Environ(), childVariable+"="+string(encoded))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -117,6 +128,7 @@ func runSession(ctx context.Context, c config, progress func(record)) (measured,
 		m.Cells[factPeak] = float64(u.Maxrss) * 1024 / 1e6
 	}
 	if err != nil {
+		err = explain(err)
 		m.Failed = err.Error()
 	}
 	return m, err

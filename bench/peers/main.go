@@ -46,7 +46,7 @@ func parse(args []string) (plan, error) {
 	var p plan
 	var names, rowNames string
 	var quick bool
-	var cacheMB, memtableMB, pretouchGB int64
+	var cacheMB, memtableMB, pretouchGB, limitMB int64
 	f := flag.NewFlagSet("peers", flag.ContinueOnError)
 	f.IntVar(&p.Keys, "keys", 1_000_000, "pairs to load")
 	f.IntVar(&p.ValueBytes, "value", 100, "bytes of a value (at least 20)")
@@ -61,7 +61,11 @@ func parse(args []string) (plan, error) {
 	f.Int64Var(&memtableMB, "memtable", 64, "memtable of every engine, MiB")
 	f.Int64Var(&pretouchGB, "pretouch", 8, "memory to touch before round 1, GiB")
 	f.DurationVar(&p.Cell, "cell", 2*time.Second, "length of a row that runs for a time")
-	f.DurationVar(&p.Cap, "cap", 10*time.Second, "a row that runs by count is cut off after this")
+	f.DurationVar(&p.Cap, "cap", 0,
+		"a row that runs by count is cut off after this (default 10s, with --large 24h)")
+	f.BoolVar(&p.Large, "large", false, "the rows of a tree larger than memory, no others")
+	f.Int64Var(&limitMB, "limit", 0, "memory of each engine with its page cache, MiB (0: any)")
+	f.DurationVar(&p.Sustain, "sustain", 10*time.Minute, "length of a sustained overwrite")
 	f.Uint64Var(&p.Seed, "seed", 1, "decides keys, values and orders")
 	if err := f.Parse(args); err != nil {
 		return p, err
@@ -73,6 +77,16 @@ func parse(args []string) (plan, error) {
 		p.Keys, p.Cell = min(p.Keys, 100_000), min(p.Cell, 500*time.Millisecond)
 	}
 	p.CacheBytes, p.MemtableBytes, p.Pretouch = cacheMB<<20, memtableMB<<20, pretouchGB<<30
+	p.Limit = limitMB << 20
+	if p.Large {
+		p.Pretouch = 0 // what it would touch is dropped for file pages anyway
+	}
+	if p.Cap == 0 {
+		p.Cap = 10 * time.Second
+		if p.Large {
+			p.Cap = 24 * time.Hour
+		}
+	}
 	p.Rows = split(rowNames)
 	p.engines = split(names)
 	if p.engines == nil {
@@ -95,8 +109,10 @@ func (p *plan) check() error {
 		return errors.New("pretouch cannot be negative")
 	case p.CacheBytes < 1<<20 || p.MemtableBytes < 1<<20:
 		return errors.New("cache and memtable need at least 1 MiB")
-	case p.Cell <= 0 || p.Cap <= 0:
-		return errors.New("cell and cap must be longer than nothing")
+	case p.Cell <= 0 || p.Cap <= 0 || p.Sustain <= 0:
+		return errors.New("cell, cap and sustain must be longer than nothing")
+	case p.Limit < 0:
+		return errors.New("the limit cannot be negative")
 	}
 	for _, n := range p.engines {
 		if _, err := engineNamed(n); err != nil {
@@ -104,7 +120,7 @@ func (p *plan) check() error {
 		}
 	}
 	known := false
-	for _, r := range rows() {
+	for _, r := range p.rows() {
 		known = known || p.Rows.has(r.name)
 	}
 	if !known {

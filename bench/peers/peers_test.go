@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"math"
 	"os"
@@ -28,6 +29,7 @@ func tiny(t *testing.T, engine string) config {
 		Engine: engine, Round: 1, Keys: 2000, ValueBytes: 100,
 		CacheBytes: 8 << 20, MemtableBytes: 1 << 20,
 		Cell: 10 * time.Millisecond, Cap: 200 * time.Millisecond, Dir: t.TempDir(), Seed: 7,
+		Sustain: 20 * time.Millisecond,
 	}
 }
 
@@ -44,21 +46,56 @@ func TestEngines(t *testing.T) {
 				if testing.Short() {
 					t.Skip("db_bench knows whole seconds only")
 				}
-				c.Rows = selection{rowFillSeq, rowSyncOne}
+				c.Rows = selection{rowFillSeq, rowSyncOne, rowLargeRead16, rowLargeOverwrite}
 			}
-			cells := runInside(t, c)
-			for _, line := range rows() {
-				_, has := cells[line.name]
-				want := c.Rows.has(line.name) && e.row(line.name)
-				if want && !has && !mayLack(e, line) {
-					t.Errorf("no figure for %s", line.name)
+			runRows(t, e, c)
+			c.Large, c.Cap = true, time.Minute
+			cells := runRows(t, e, c)
+			for _, what := range []string{"load", "overwrite"} {
+				if cells[what+spaceSuffix] <= 0 {
+					t.Errorf("%s: %v", what, cells)
 				}
 			}
-			left, err := os.ReadDir(c.Dir)
-			if err != nil || len(left) > 0 {
-				t.Errorf("%d entries left behind, %v", len(left), err)
-			}
 		})
+	}
+}
+
+func runRows(t *testing.T, e *engine, c config) map[string]float64 {
+	t.Helper()
+	cells := runInside(t, c)
+	for _, line := range c.rows() {
+		_, has := cells[line.name]
+		want := c.Rows.has(line.name) && e.row(line.name)
+		if want && !has && !mayLack(e, line) {
+			t.Errorf("no figure for %s", line.name)
+		}
+	}
+	left, err := os.ReadDir(c.Dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("%d entries left behind, %v", len(left), err)
+	}
+	return cells
+}
+
+// TestMemoryLimit starts a program that says which group it is in.
+func TestMemoryLimit(t *testing.T) {
+	g, err := newMemoryGroup(64 << 20)
+	if err != nil {
+		t.Skip(err)
+	}
+	out, err := g.command(t.Context(), "/usr/bin/env").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if got := strings.TrimSpace(contents(filepath.Join(g.Dir, g.Knob))); got != "67108864" {
+		t.Errorf("limit %q", got)
+	}
+	plain := errors.New("plain")
+	if g.explain(plain) != plain {
+		t.Error("a killed process where none was")
+	}
+	if err := g.remove(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -87,7 +124,7 @@ func runInside(t *testing.T, c config) map[string]float64 {
 			t.Errorf("%s = %v", name, v)
 		}
 	}
-	if c.Engine != "rocksdb" && (m.CPU[rowReadLeft] <= 0 || m.CPU[rowFillQuiet] < 0) {
+	if c.Engine != "rocksdb" && !c.Large && (m.CPU[rowReadLeft] <= 0 || m.CPU[rowFillQuiet] < 0) {
 		t.Errorf("processor time %v", m.CPU)
 	}
 	return m.Cells
@@ -228,7 +265,8 @@ func TestParse(t *testing.T) {
 	for _, args := range [][]string{
 		{"--keys", "10"}, {"--value", "5"}, {"--rounds", "0"}, {"--engines", "nosuch"},
 		{"--rows", "nosuch"}, {"--cell", "0s"}, {"--cache", "0"}, {"extra"},
-		{"--pretouch", "-1"},
+		{"--pretouch", "-1"}, {"--limit", "-1"}, {"--sustain", "0s"},
+		{"--large", "--rows", "fillseq"},
 	} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%v was accepted", args)
@@ -250,7 +288,7 @@ func TestSettle(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
-	_, ok := settle(dir)
+	_, ok := settle(dir, quietMax)
 	select {
 	case <-done:
 	default:

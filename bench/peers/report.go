@@ -109,7 +109,7 @@ type table [][]string
 
 func (r *report) measuredRows() []row {
 	var out []row
-	for _, line := range rows() {
+	for _, line := range r.Config.rows() {
 		for _, e := range r.Engines {
 			if _, ok := r.spreadOf(e, line.name); ok {
 				out = append(out, line)
@@ -206,16 +206,19 @@ func (r *report) costs() table {
 func (r *report) factsTable() table {
 	t := table{append([]string{"beside the rows"}, r.Engines...)}
 	for _, f := range facts() {
-		cells := []string{f}
+		cells, any := []string{f}, false
 		for _, e := range r.Engines {
 			v, ok := r.spreadOf(e, f)
 			if !ok {
 				cells = append(cells, "-")
 				continue
 			}
+			any = true
 			cells = append(cells, significant(v.median))
 		}
-		t = append(t, cells)
+		if any {
+			t = append(t, cells)
+		}
 	}
 	return t
 }
@@ -250,6 +253,7 @@ func (r *report) header() []string {
 		fmt.Sprintf("each engine: %d MiB cache, %d MiB memtable, 4 KiB blocks, snappy, "+
 			"10-bit filters; %d rounds, %v per timed row",
 			c.CacheBytes>>20, c.MemtableBytes>>20, r.Rounds, c.Cell),
+		"memory of each engine, page cache included: " + limited(c.Limit),
 		fmt.Sprintf("inside every clock: %.0f ns to make a pair, %.0f ns to make a key",
 			m.WriteNanos, m.ReadNanos),
 	}
@@ -268,6 +272,13 @@ func (r *report) header() []string {
 		lines = append(lines, strings.TrimSpace(name+" "+version)+": "+strings.Join(acks, "; "))
 	}
 	return lines
+}
+
+func limited(bytes int64) string {
+	if bytes == 0 {
+		return "not limited"
+	}
+	return fmt.Sprintf("at most %d MiB", bytes>>20)
 }
 
 // notes are what went otherwise than planned, each once.
@@ -300,7 +311,7 @@ func (r *report) notes() []string {
 			}
 		}
 		if e, err := engineNamed(name); err == nil {
-			for _, line := range rows() {
+			for _, line := range r.Config.rows() {
 				if why, ok := e.skip[line.name]; ok && r.Config.Rows.has(line.name) {
 					add(fmt.Sprintf("%s, %s: %s", name, line.title, why))
 				}

@@ -44,6 +44,9 @@ func runRocksDB(s *session) error {
 	stages := []func(*session) error{
 		rocksSequential, rocksSystem, rocksWriters, rocksTree, rocksSynced,
 	}
+	if s.Large {
+		stages = []func(*session) error{rocksLarge}
+	}
 	for _, stage := range stages {
 		if err := stage(s); err != nil {
 			return err

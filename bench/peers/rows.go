@@ -35,9 +35,25 @@ const (
 	rowBesideWrites  = "beside-writes"
 	rowBesideLatency = "beside-p99"
 	rowBesideTail    = "beside-p99.9"
+
+	rowLargeLoad      = "large-load"
+	rowLargeRead1     = "large-read1"
+	rowLargeRead16    = "large-read16"
+	rowLargeRead64    = "large-read64"
+	rowLargeOverwrite = "large-overwrite"
 )
 
-func rows() []row {
+// rows are the lines of the table that this run can have.
+func (c *config) rows() []row {
+	if c.Large {
+		return []row{
+			{rowLargeLoad, "large: fillrandom till compaction is quiet", false},
+			{rowLargeRead1, "large: readrandom, 1 reader", false},
+			{rowLargeRead16, "large: readrandom, 16 readers", false},
+			{rowLargeRead64, "large: readrandom, 64 readers", false},
+			{rowLargeOverwrite, "large: overwrite, 1 writer, sustained", false},
+		}
+	}
 	return []row{
 		{rowFillSeq, "fillseq, 1 writer", false},
 		{rowFillRandom, "fillrandom, 1 writer", false},
@@ -91,8 +107,18 @@ const (
 	factForeign     = "foreign CPU %"
 )
 
+// Facts of loading and of overwriting a tree for long.
+const (
+	settleSuffix = " settle s"
+	writeSuffix  = " write amplification"
+	spaceSuffix  = " space amplification"
+)
+
 func facts() []string {
 	return []string{
-		factRSS, factPeak, factDiskLeft, factDiskCompact, factSettle, factCompact, factForeign,
+		factRSS, factPeak, factDiskLeft, factDiskCompact, factSettle, factCompact,
+		"load" + settleSuffix, "load" + writeSuffix, "load" + spaceSuffix,
+		"overwrite" + settleSuffix, "overwrite" + writeSuffix, "overwrite" + spaceSuffix,
+		factForeign,
 	}
 }

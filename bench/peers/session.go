@@ -22,6 +22,10 @@ type config struct {
 	Dir           string
 	Seed          uint64
 	Pretouch      int64 // not zero: touch so much memory and run no engine
+	Large         bool  // the rows of a tree larger than memory instead of the ordinary ones
+	Sustain       time.Duration
+	Limit         int64        // bytes of memory a session may use; 0: no limit
+	Group         *memoryGroup `json:",omitempty"` // what limits it
 }
 
 // session is one engine in one round: it runs in a process of its own.
@@ -84,6 +88,9 @@ func (s *session) note(format string, a ...any) {
 func runStore(s *session, open opener) error {
 	stages := []func(opener) error{
 		s.stageSequential, s.stageSystem, s.stageWriters, s.stageTree, s.stageSynced,
+	}
+	if s.Large {
+		stages = []func(opener) error{s.stageLarge}
 	}
 	for _, stage := range stages {
 		debug.FreeOSMemory() // what an earlier stage left is no part of this one
@@ -259,7 +266,7 @@ func (s *session) load(t store, dir string) error {
 		}
 	}
 	cpu := processCPU()
-	took, ok := settle(dir)
+	took, ok := settle(dir, quietMax)
 	if !ok {
 		s.note("still busy %v after the load", took)
 	}
@@ -276,7 +283,7 @@ func (s *session) compact(t store, dir string) error {
 	if err := t.Compact(); err != nil {
 		return fmt.Errorf("compact: %w", err)
 	}
-	took, ok := settle(dir)
+	took, ok := settle(dir, quietMax)
 	if !ok {
 		s.note("still busy %v after the full compaction", took)
 	}

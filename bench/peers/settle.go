@@ -13,7 +13,7 @@ const (
 	quietWindow  = 100 * time.Millisecond
 	quietWindows = 3
 	quietCPU     = 5 * time.Millisecond // per window
-	quietMax     = 90 * time.Second
+	quietMax     = 90 * time.Second     // of a tree that memory holds
 )
 
 // settle waits until the engine's background work is over and returns how long that took.
@@ -21,8 +21,8 @@ const (
 // The rule knows nothing of any engine, so that it is the same for all: the work is over when,
 // for three windows of 100 ms in a row, the process used less than 5 % of a core and no file of
 // the directory appeared, vanished or was written. The windows are not counted. The second
-// result is false when the process was still busy after 90 s.
-func settle(dir string) (time.Duration, bool) {
+// result is false when the process was still busy after longest.
+func settle(dir string, longest time.Duration) (time.Duration, bool) {
 	start := time.Now()
 	files, cpu, quiet := listing(dir), processCPU(), 0
 	for {
@@ -38,7 +38,7 @@ func settle(dir string) (time.Duration, bool) {
 		if quiet == quietWindows {
 			return max(took-quietWindows*quietWindow, 0), true
 		}
-		if took > quietMax {
+		if took > longest {
 			return took, false
 		}
 	}
@@ -49,7 +49,7 @@ type quiet string
 
 // Settle returns when the background work is over, or after 90 s.
 func (q quiet) Settle() error {
-	if took, ok := settle(string(q)); !ok {
+	if took, ok := settle(string(q), quietMax); !ok {
 		return fmt.Errorf("peers: still busy after %v", took)
 	}
 	return nil
