@@ -28,14 +28,15 @@ func (s *session) stageLarge(open opener) error {
 			return err
 		}
 		s.fact(factRSS, residentMegabytes())
-		if !s.wants(rowLargeOverwrite) {
+		if !s.wants(sustainedRows(rowLargeOverwrite)...) {
 			return nil
 		}
 		return s.overwriteLarge(t, dir, rowLargeOverwrite)
 	})
 }
 
-// loadLarge puts every key in random order and waits for the end of background work.
+// loadLarge puts every key in random order and waits for the end of background work. An empty row
+// is none.
 func (s *session) loadLarge(t store, dir, row string) error {
 	whole := true
 	all, err := s.amplify(dir, "load", func() (outcome, error) {
@@ -52,7 +53,7 @@ func (s *session) loadLarge(t store, dir, row string) error {
 	if err != nil {
 		return err
 	}
-	if whole {
+	if whole && row != "" {
 		s.showRate(row, all)
 	}
 	return s.verify(t, s.shuffled(), s.keys, 1, 1)
@@ -81,9 +82,13 @@ func (s *session) readLarge(t store) error {
 
 func (s *session) overwriteLarge(t store, dir, row string) error {
 	_, err := s.amplify(dir, "overwrite", func() (outcome, error) {
-		o, err := s.writeFor(t, 1, 2, s.Sustain)
-		s.showRate(row, o)
-		return o, err
+		o, err := s.overwriteFor(t, 2, s.Sustain)
+		if err != nil {
+			return o.outcome, err
+		}
+		s.showRate(row, o.outcome)
+		s.showSteady(row, o)
+		return o.outcome, nil
 	})
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ func runRocksDB(s *session) error {
 	}
 	stages := []func(*session) error{
 		rocksSequential, rocksSystem, rocksWriters, rocksTree, rocksSynced,
+		rocksSustained,
 	}
 	if s.Large {
 		stages = []func(*session) error{rocksLarge}
@@ -235,6 +236,8 @@ type dbBenchCell struct {
 	rate, seconds    float64
 	found, looked    int64   // of "(found of looked found)", both -1 without
 	percentile, tail float64 // p99 and p99.9 in microseconds
+	longest          float64 // microseconds
+	slow             float64 // operations that took longer than slowWrite
 	writes           float64 // of the process until then, from "stats"
 }
 
@@ -243,6 +246,8 @@ var (
 		`^(\w+)\s*:\s+[\d.]+ micros/op (\d+) ops/sec ([\d.]+) seconds (\d+) operations`)
 	dbBenchFound      = regexp.MustCompile(`\((\d+) of (\d+) found\)`)
 	dbBenchPercentile = regexp.MustCompile(`P99: ([\d.]+) P99\.9: ([\d.]+)`)
+	dbBenchLongest    = regexp.MustCompile(`^Min: .* Max: (\d+)`)
+	dbBenchBucket     = regexp.MustCompile(`^[(\[]\s*(\d+),\s*\d+ \]\s+(\d+) `)
 	dbBenchWrites     = regexp.MustCompile(`^Cumulative writes: (\d+)([KMG]?) writes`)
 )
 
@@ -271,6 +276,13 @@ func parseDBBench(out string) (cells []dbBenchCell, warnings []string) {
 		last := &cells[len(cells)-1]
 		if m := dbBenchPercentile.FindStringSubmatch(line); m != nil {
 			last.percentile, last.tail = number(m[1]), number(m[2])
+		}
+		if m := dbBenchLongest.FindStringSubmatch(line); m != nil {
+			last.longest = number(m[1])
+		}
+		m := dbBenchBucket.FindStringSubmatch(line)
+		if m != nil && number(m[1]) >= micros(slowWrite) {
+			last.slow += number(m[2])
 		}
 		if m := dbBenchWrites.FindStringSubmatch(line); m != nil {
 			unit := map[string]float64{"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[m[2]]

@@ -36,6 +36,9 @@ const (
 	rowBesideLatency = "beside-p99"
 	rowBesideTail    = "beside-p99.9"
 
+	// On request only, for it takes ten minutes.
+	rowSustained = "sustained"
+
 	rowLargeLoad      = "large-load"
 	rowLargeRead1     = "large-read1"
 	rowLargeRead16    = "large-read16"
@@ -46,15 +49,15 @@ const (
 // rows are the lines of the table that this run can have.
 func (c *config) rows() []row {
 	if c.Large {
-		return []row{
+		lines := []row{
 			{rowLargeLoad, "large: fillrandom till compaction is quiet", false},
 			{rowLargeRead1, "large: readrandom, 1 reader", false},
 			{rowLargeRead16, "large: readrandom, 16 readers", false},
 			{rowLargeRead64, "large: readrandom, 64 readers", false},
-			{rowLargeOverwrite, "large: overwrite, 1 writer, sustained", false},
 		}
+		return append(lines, sustainedLines(rowLargeOverwrite, "large: overwrite")...)
 	}
-	return []row{
+	lines := []row{
 		{rowFillSeq, "fillseq, 1 writer", false},
 		{rowFillRandom, "fillrandom, 1 writer", false},
 		{rowFillQuiet, "fillrandom till compaction is quiet", false},
@@ -79,6 +82,7 @@ func (c *config) rows() []row {
 		{rowBesideLatency, "1 reader beside 1 writer: p99", true},
 		{rowBesideTail, "1 reader beside 1 writer: p99.9", true},
 	}
+	return append(lines, sustainedLines(rowSustained, "sustained overwrite")...)
 }
 
 // selection is the set of rows asked for: names or parts of names.
@@ -86,7 +90,7 @@ type selection []string
 
 func (s selection) has(name string) bool {
 	if len(s) == 0 {
-		return true
+		return !strings.HasPrefix(name, rowSustained)
 	}
 	for _, part := range s {
 		if strings.Contains(name, part) {
@@ -112,6 +116,8 @@ const (
 	settleSuffix = " settle s"
 	writeSuffix  = " write amplification"
 	spaceSuffix  = " space amplification"
+	factSteady   = "overwrite last/third minute %"
+	factSlow     = "overwrites over 50 ms"
 )
 
 func facts() []string {
@@ -119,6 +125,7 @@ func facts() []string {
 		factRSS, factPeak, factDiskLeft, factDiskCompact, factSettle, factCompact,
 		"load" + settleSuffix, "load" + writeSuffix, "load" + spaceSuffix,
 		"overwrite" + settleSuffix, "overwrite" + writeSuffix, "overwrite" + spaceSuffix,
+		factSteady, factSlow,
 		factForeign,
 	}
 }

@@ -88,6 +88,7 @@ func (s *session) note(format string, a ...any) {
 func runStore(s *session, open opener) error {
 	stages := []func(opener) error{
 		s.stageSequential, s.stageSystem, s.stageWriters, s.stageTree, s.stageSynced,
+		s.stageSustained,
 	}
 	if s.Large {
 		stages = []func(opener) error{s.stageLarge}
