@@ -298,8 +298,26 @@ func (d *data) scanAll(t store, readers int, low, top uint64) (outcome, error) {
 	})
 }
 
-// beside runs one reader, timed at each read, next to one writer at full speed.
-func (d *data) beside(t store, limit time.Duration, low, version uint64,
+// pacer lets a writer make so many writes per second. It sleeps only when it is a millisecond ahead:
+// shorter sleeps are not kept, and a writer that fell behind makes up for it.
+type pacer struct {
+	start time.Time
+	rate  float64 // 0: full speed
+}
+
+func (p pacer) wait(done uint64) {
+	if p.rate == 0 || done%16 != 0 {
+		return
+	}
+	due := time.Duration(float64(done) / p.rate * float64(time.Second))
+	if ahead := due - time.Since(p.start); ahead >= time.Millisecond {
+		time.Sleep(ahead)
+	}
+}
+
+// beside runs one reader, timed at each read, next to one writer of so many writes per second; 0 is
+// full speed.
+func (d *data) beside(t store, limit time.Duration, low, version uint64, pace float64,
 ) (reads, writes outcome, latency *hdrhistogram.Histogram, err error) {
 	latency = hdrhistogram.New(1, int64(time.Minute), 3)
 	var stop atomic.Bool
@@ -308,12 +326,14 @@ func (d *data) beside(t store, limit time.Duration, low, version uint64,
 	wrote.Go(func() {
 		var key, value []byte
 		random, start := d.random(2000), time.Now()
+		p := pacer{start, pace}
 		for !stop.Load() && writeErr == nil {
 			n := d.space.Loaded(random.Uint64N(d.keys))
 			key = d.space.AppendKey(key[:0], n)
 			value = d.values.Append(value[:0], n, version)
 			writeErr = t.Put(key, value)
 			writes.ops++
+			p.wait(writes.ops)
 		}
 		writes.took = time.Since(start)
 	})

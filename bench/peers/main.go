@@ -66,6 +66,7 @@ func parse(args []string) (plan, error) {
 	f.BoolVar(&p.Large, "large", false, "the rows of a tree larger than memory, no others")
 	f.Int64Var(&limitMB, "limit", 0, "memory of each engine with its page cache, MiB (0: any)")
 	f.DurationVar(&p.Sustain, "sustain", 10*time.Minute, "length of a sustained overwrite")
+	f.Float64Var(&p.Pace, "pace", 100_000, "writes per second beside the reader of paced rows")
 	f.Uint64Var(&p.Seed, "seed", 1, "decides keys, values and orders")
 	if err := f.Parse(args); err != nil {
 		return p, err
@@ -111,6 +112,8 @@ func (p *plan) check() error {
 		return errors.New("cache and memtable need at least 1 MiB")
 	case p.Cell <= 0 || p.Cap <= 0 || p.Sustain <= 0:
 		return errors.New("cell, cap and sustain must be longer than nothing")
+	case p.Pace <= 0:
+		return errors.New("the pace must be above 0")
 	case p.Limit < 0:
 		return errors.New("the limit cannot be negative")
 	}

@@ -30,7 +30,7 @@ func tiny(t *testing.T, engine string) config {
 		Engine: engine, Round: 1, Keys: 2000, ValueBytes: 100,
 		CacheBytes: 8 << 20, MemtableBytes: 1 << 20,
 		Cell: 10 * time.Millisecond, Cap: 200 * time.Millisecond, Dir: t.TempDir(), Seed: 7,
-		Sustain: 20 * time.Millisecond,
+		Sustain: 20 * time.Millisecond, Pace: 20_000,
 	}
 }
 
@@ -77,6 +77,17 @@ func TestSustained(t *testing.T) {
 	if cells[factSteady] <= 0 {
 		t.Errorf("windows: %v", cells)
 	}
+}
+
+func TestPacer(t *testing.T) {
+	p := pacer{time.Now(), 16_000}
+	for done := range uint64(801) {
+		p.wait(done)
+	}
+	if took := time.Since(p.start); took < 49*time.Millisecond {
+		t.Errorf("800 writes at 16000 per second took %v", took)
+	}
+	pacer{time.Now(), 0}.wait(1 << 40) // full speed never waits
 }
 
 func TestWindows(t *testing.T) {
@@ -296,7 +307,7 @@ func TestParse(t *testing.T) {
 	for _, args := range [][]string{
 		{"--keys", "10"}, {"--value", "5"}, {"--rounds", "0"}, {"--engines", "nosuch"},
 		{"--rows", "nosuch"}, {"--cell", "0s"}, {"--cache", "0"}, {"extra"},
-		{"--pretouch", "-1"}, {"--limit", "-1"}, {"--sustain", "0s"},
+		{"--pretouch", "-1"}, {"--limit", "-1"}, {"--sustain", "0s"}, {"--pace", "0"},
 		{"--large", "--rows", "fillseq"},
 	} {
 		if _, err := parse(args); err == nil {

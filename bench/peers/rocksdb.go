@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"kvd/bench"
 )
 
 func rocksdbEngine() *engine {
@@ -127,8 +129,7 @@ func rocksTree(s *session) error {
 			rowNames = append(rowNames, p.row)
 		}
 	}
-	beside := []string{rowBesideReads, rowBesideWrites, rowBesideLatency, rowBesideTail}
-	if !s.wants(append(append(rowNames, rowOverwrite, rowMissLastLevel), beside...)...) {
+	if !s.wants(append(append(rowNames, rowOverwrite, rowMissLastLevel), besideNames()...)...) {
 		return nil
 	}
 	cells, err := s.dbBench(dir, strings.Join(names, ","), "--manual_wal_flush=1", "--threads=2",
@@ -150,32 +151,35 @@ func rocksTree(s *session) error {
 		cells = cells[1:]
 	}
 	s.fact(factDiskCompact, float64(diskBytes(dir))/1e6)
-	return s.rocksChange(dir, beside)
+	return s.rocksChange(dir)
 }
 
-func (s *session) rocksChange(dir string, beside []string) error {
+func (s *session) rocksChange(dir string) error {
 	if s.wants(rowOverwrite) {
-		cells, err := s.dbBench(dir, "overwrite,waitforcompaction", "--manual_wal_flush=1",
-			"--use_existing_db=1")
+		cells, err := s.dbBench(dir, "overwrite", "--manual_wal_flush=1", "--use_existing_db=1")
 		if err != nil {
 			return err
 		}
 		s.show(rowOverwrite, cells[0].rate)
 	}
-	if !s.wants(beside...) {
-		return nil
-	}
-	cells, err := s.dbBench(dir, "readrandom,readwhilewriting,stats", "--manual_wal_flush=1",
-		"--use_existing_db=1", "--histogram=1", s.seconds(2*s.Cell))
-	if err != nil {
-		return err
-	}
-	c := cells[len(cells)-1]
-	s.show(rowBesideReads, c.rate)
-	s.show(rowBesideLatency, c.percentile)
-	s.show(rowBesideTail, c.tail)
-	if c.writes > 0 {
-		s.show(rowBesideWrites, c.writes/c.seconds)
+	for _, b := range besides(s.Pace) {
+		if !s.wants(b.all()...) {
+			continue
+		}
+		bytesPerSecond := int64(b.pace * float64(bench.DefaultKeyBytes+s.ValueBytes))
+		cells, err := s.dbBench(dir, "waitforcompaction,readrandom,readwhilewriting,stats",
+			"--manual_wal_flush=1", "--use_existing_db=1", "--histogram=1", s.seconds(2*s.Cell),
+			fmt.Sprintf("--benchmark_write_rate_limit=%d", bytesPerSecond))
+		if err != nil {
+			return err
+		}
+		c := cells[len(cells)-1]
+		s.show(b.reads, c.rate)
+		s.show(b.latency, c.percentile)
+		s.show(b.tail, c.tail)
+		if c.writes > 0 {
+			s.show(b.writes, c.writes/c.seconds)
+		}
 	}
 	return nil
 }

@@ -35,6 +35,10 @@ const (
 	rowBesideWrites  = "beside-writes"
 	rowBesideLatency = "beside-p99"
 	rowBesideTail    = "beside-p99.9"
+	rowPacedReads    = "paced-reads"
+	rowPacedWrites   = "paced-writes"
+	rowPacedLatency  = "paced-p99"
+	rowPacedTail     = "paced-p99.9"
 
 	// On request only, for it takes ten minutes.
 	rowSustained = "sustained"
@@ -81,6 +85,10 @@ func (c *config) rows() []row {
 		{rowBesideWrites, "1 reader beside 1 writer: writes", false},
 		{rowBesideLatency, "1 reader beside 1 writer: p99", true},
 		{rowBesideTail, "1 reader beside 1 writer: p99.9", true},
+		{rowPacedReads, "1 reader beside 1 paced writer: reads", false},
+		{rowPacedWrites, "1 reader beside 1 paced writer: writes", false},
+		{rowPacedLatency, "1 reader beside 1 paced writer: p99", true},
+		{rowPacedTail, "1 reader beside 1 paced writer: p99.9", true},
 	}
 	return append(lines, sustainedLines(rowSustained, "sustained overwrite")...)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -24,6 +25,7 @@ type config struct {
 	Pretouch      int64 // not zero: touch so much memory and run no engine
 	Large         bool  // the rows of a tree larger than memory instead of the ordinary ones
 	Sustain       time.Duration
+	Pace          float64      // writes per second of a paced writer
 	Limit         int64        // bytes of memory a session may use; 0: no limit
 	Group         *memoryGroup `json:",omitempty"` // what limits it
 }
@@ -223,8 +225,8 @@ func (s *session) stageTree(open opener) error {
 		low, top, err = s.changeTree(t)
 		return err
 	}
-	if !s.wants(append(append(leftRows.all(), compactedRows.all()...), rowFillRandom, rowFillQuiet,
-		rowOverwrite, rowBesideReads, rowBesideWrites, rowBesideLatency, rowBesideTail)...) {
+	if !s.wants(slices.Concat(leftRows.all(), compactedRows.all(), besideNames(),
+		[]string{rowFillRandom, rowFillQuiet, rowOverwrite})...) {
 		return nil
 	}
 	// The directory outlives the first store: the second one opens it again.
@@ -393,26 +395,51 @@ func (s *session) changeTree(t store) (low, top uint64, err error) {
 		if o.ops == s.keys {
 			low = 2
 		}
-		if err := t.Settle(); err != nil {
-			s.note("after overwrite: %v", err)
+	}
+	for _, b := range besides(s.Pace) {
+		if !s.wants(b.all()...) {
+			continue
 		}
+		if err := t.Settle(); err != nil {
+			s.note("before %s: %v", b.reads, err)
+		}
+		if _, err := s.readFor(t, 1, s.Cell/4, low, top, false, readUniform); err != nil {
+			return 0, 0, err
+		}
+		top++
+		reads, writes, latency, err := s.beside(t, 2*s.Cell, low, top, b.pace)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", b.reads, err)
+		}
+		s.show(b.reads, reads.rate())
+		s.show(b.writes, writes.rate())
+		s.show(b.latency, float64(latency.ValueAtQuantile(99))/1e3)
+		s.show(b.tail, float64(latency.ValueAtQuantile(99.9))/1e3)
 	}
-	if !s.wants(rowBesideReads, rowBesideWrites, rowBesideLatency, rowBesideTail) {
-		return low, top, nil
-	}
-	if _, err := s.readFor(t, 1, s.Cell/4, low, top, false, readUniform); err != nil {
-		return 0, 0, err
-	}
-	top++
-	reads, writes, latency, err := s.beside(t, 2*s.Cell, low, top)
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading beside writing: %w", err)
-	}
-	s.show(rowBesideReads, reads.rate())
-	s.show(rowBesideWrites, writes.rate())
-	s.show(rowBesideLatency, float64(latency.ValueAtQuantile(99))/1e3)
-	s.show(rowBesideTail, float64(latency.ValueAtQuantile(99.9))/1e3)
 	return low, top, nil
+}
+
+// besideRows are the rows of one reader beside one writer.
+type besideRows struct {
+	reads, writes, latency, tail string
+	pace                         float64 // writes per second, 0: full speed
+}
+
+func (b besideRows) all() []string { return []string{b.reads, b.writes, b.latency, b.tail} }
+
+func besides(pace float64) []besideRows {
+	return []besideRows{
+		{rowBesideReads, rowBesideWrites, rowBesideLatency, rowBesideTail, 0},
+		{rowPacedReads, rowPacedWrites, rowPacedLatency, rowPacedTail, pace},
+	}
+}
+
+// besideNames are the names of all rows that read beside a writer.
+func besideNames() (names []string) {
+	for _, b := range besides(0) {
+		names = append(names, b.all()...)
+	}
+	return names
 }
 
 // verify reads a thousand of the first count keys of an order, and as many that do not exist, and
