@@ -22,6 +22,7 @@ type record struct {
 	Name  string  `json:",omitempty"` // a row or a fact
 	Value float64 `json:",omitempty"`
 	CPU   float64 `json:",omitempty"` // microseconds of processor per operation of a row
+	GC    float64 `json:",omitempty"` // percent of that which the Go collector took
 	Note  string  `json:",omitempty"`
 }
 
@@ -71,6 +72,7 @@ type measured struct {
 	Round  int
 	Cells  map[string]float64 // rows and facts
 	CPU    map[string]float64 // rows: microseconds of processor per operation
+	GC     map[string]float64 // rows: percent of that which the Go collector took
 	Notes  []string
 	Failed string `json:",omitempty"`
 }
@@ -79,6 +81,7 @@ func newMeasured(c config) measured {
 	return measured{
 		Engine: c.Engine, Round: c.Round,
 		Cells: map[string]float64{}, CPU: map[string]float64{},
+		GC: map[string]float64{},
 	}
 }
 
@@ -146,7 +149,7 @@ func (m *measured) collect(out io.Reader, progress func(record)) error {
 		} else {
 			m.Cells[r.Name] = r.Value
 			if r.CPU > 0 {
-				m.CPU[r.Name] = r.CPU
+				m.CPU[r.Name], m.GC[r.Name] = r.CPU, r.GC
 			}
 		}
 		progress(r)

@@ -64,12 +64,12 @@ func (d *data) random(salt uint64) *rand.Rand { return rand.New(rand.NewPCG(d.se
 type outcome struct {
 	ops  uint64
 	took time.Duration
-	cpu  time.Duration // of the whole process, background work included
+	used usage
 }
 
 // cpuMicros is the processor time of one operation. It hardly depends on what else the machine
 // does, so it is what to look at when the machine was not idle.
-func (o outcome) cpuMicros() float64 { return o.cpu.Seconds() * 1e6 / float64(max(o.ops, 1)) }
+func (o outcome) cpuMicros() float64 { return o.used.cpu.Seconds() * 1e6 / float64(max(o.ops, 1)) }
 
 func (o outcome) rate() float64 { return float64(o.ops) / max(o.took.Seconds(), 1e-9) }
 
@@ -357,12 +357,12 @@ func (d *data) beside(t store, limit time.Duration, low, version uint64, pace fl
 func parallel(n int, fn func(w int, start time.Time) (uint64, error)) (outcome, error) {
 	var all sync.WaitGroup
 	done, errs := make([]uint64, n), make([]error, n)
-	start, cpu := time.Now(), processCPU()
+	start, used := time.Now(), usedNow()
 	for w := range n {
 		all.Go(func() { done[w], errs[w] = fn(w, start) })
 	}
 	all.Wait()
-	o := outcome{took: time.Since(start), cpu: processCPU() - cpu}
+	o := outcome{took: time.Since(start), used: usedNow().minus(used)}
 	for w := range n {
 		o.ops += done[w]
 		if errs[w] != nil {

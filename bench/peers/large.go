@@ -105,13 +105,13 @@ func (s *session) amplify(dir, what string, fn func() (outcome, error)) (outcome
 	if err != nil {
 		return o, err
 	}
-	cpu := processCPU()
+	used := usedNow()
 	took, ok := settle(dir, longestSettle)
 	if !ok {
 		s.note("still busy %v after the %s", took, what)
 	}
 	o.took += took
-	o.cpu += processCPU() - cpu
+	o.used = o.used.plus(usedNow().minus(used))
 	pair := float64(bench.DefaultKeyBytes + s.ValueBytes)
 	s.fact(what+settleSuffix, took.Seconds())
 	s.fact(what+writeSuffix, float64(writtenBytes()-written)/(pair*float64(max(o.ops, 1))))

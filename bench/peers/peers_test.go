@@ -165,6 +165,11 @@ func runInside(t *testing.T, c config) map[string]float64 {
 	if m.Cells[rowReadLeft] > 0 && c.Engine != "rocksdb" && (m.CPU[rowReadLeft] <= 0 || m.CPU[rowFillQuiet] < 0) {
 		t.Errorf("processor time %v", m.CPU)
 	}
+	for name, share := range m.GC {
+		if share < 0 || m.CPU[name] == 0 {
+			t.Errorf("%s: collector took %v %%", name, share)
+		}
+	}
 	return m.Cells
 }
 

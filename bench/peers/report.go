@@ -180,16 +180,10 @@ func (r *report) costs() table {
 	head := append([]string{"CPU us per operation"}, r.Engines...)
 	t := table{append(head, rival+"/"+ours)}
 	for _, line := range r.measuredRows() {
-		cells, any := []string{line.title}, false
-		for _, e := range r.Engines {
-			v, ok := r.cpuOf(e, line.name)
-			if !ok {
-				cells = append(cells, "-")
-				continue
-			}
-			any = true
-			cells = append(cells, significant(v.median))
-		}
+		cells, any := r.cells(line.title, significant, func(m measured) (float64, bool) {
+			v, ok := m.CPU[line.name]
+			return v, ok
+		})
 		own, _ := r.cpuOf(ours, line.name)
 		peer, _ := r.cpuOf(rival, line.name)
 		q := 0.0
@@ -203,24 +197,52 @@ func (r *report) costs() table {
 	return t
 }
 
-func (r *report) factsTable() table {
-	t := table{append([]string{"beside the rows"}, r.Engines...)}
-	for _, f := range facts() {
-		cells, any := []string{f}, false
-		for _, e := range r.Engines {
-			v, ok := r.spreadOf(e, f)
-			if !ok {
-				cells = append(cells, "-")
-				continue
-			}
-			any = true
-			cells = append(cells, significant(v.median))
-		}
+// collected is the table of the Go collector's share. It tells what memory that is handed out and
+// dropped costs beside the work itself.
+func (r *report) collected() table {
+	t := table{append([]string{"GC % of CPU"}, r.Engines...)}
+	tenths := func(v float64) string { return fmt.Sprintf("%.1f", v) }
+	for _, line := range r.measuredRows() {
+		cells, any := r.cells(line.title, tenths, func(m measured) (float64, bool) {
+			v, ok := m.GC[line.name]
+			return v, ok
+		})
 		if any {
 			t = append(t, cells)
 		}
 	}
 	return t
+}
+
+func (r *report) factsTable() table {
+	t := table{append([]string{"beside the rows"}, r.Engines...)}
+	for _, f := range facts() {
+		cells, any := r.cells(f, significant, func(m measured) (float64, bool) {
+			v, ok := m.Cells[f]
+			return v, ok
+		})
+		if any {
+			t = append(t, cells)
+		}
+	}
+	return t
+}
+
+// cells is a line of medians; false when no engine has the figure.
+func (r *report) cells(title string, format func(float64) string,
+	of func(measured) (float64, bool),
+) (line []string, any bool) {
+	line = []string{title}
+	for _, e := range r.Engines {
+		v, ok := r.over(e, of)
+		if !ok {
+			line = append(line, "-")
+			continue
+		}
+		any = true
+		line = append(line, format(v.median))
+	}
+	return line, any
 }
 
 func ratio(v float64) string {
@@ -327,7 +349,7 @@ func (r *report) tables() []table {
 	if r.Rounds > 1 {
 		t = append(t, r.spreads())
 	}
-	return append(t, r.costs(), r.factsTable())
+	return append(t, r.costs(), r.collected(), r.factsTable())
 }
 
 func (r *report) text() string {

@@ -117,6 +117,7 @@ const (
 	factDiskLeft    = "disk MB, left"
 	factDiskCompact = "disk MB, compacted"
 	factForeign     = "foreign CPU %"
+	factCollector   = "GC % of CPU, all"
 )
 
 // Facts of loading and of overwriting a tree for long.
@@ -134,6 +135,6 @@ func facts() []string {
 		"load" + settleSuffix, "load" + writeSuffix, "load" + spaceSuffix,
 		"overwrite" + settleSuffix, "overwrite" + writeSuffix, "overwrite" + spaceSuffix,
 		factSteady, factSlow,
-		factForeign,
+		factCollector, factForeign,
 	}
 }

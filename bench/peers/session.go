@@ -75,7 +75,7 @@ func (s *session) show(name string, value float64) {
 // showRate emits a row that ran here, with what it cost.
 func (s *session) showRate(name string, o outcome) {
 	if s.wants(name) {
-		s.emit(record{Name: name, Value: o.rate(), CPU: o.cpuMicros()})
+		s.emit(record{Name: name, Value: o.rate(), CPU: o.cpuMicros(), GC: o.used.collectorPercent()})
 	}
 }
 
@@ -101,6 +101,7 @@ func runStore(s *session, open opener) error {
 			return err
 		}
 	}
+	s.fact(factCollector, usedNow().collectorPercent())
 	return nil
 }
 
@@ -268,14 +269,16 @@ func (s *session) load(t store, dir string) error {
 			return err
 		}
 	}
-	cpu := processCPU()
+	used := usedNow()
 	took, ok := settle(dir, quietMax)
 	if !ok {
 		s.note("still busy %v after the load", took)
 	}
 	s.fact(factSettle, took.Seconds())
 	if o.ops == s.keys {
-		s.showRate(rowFillQuiet, outcome{o.ops, o.took + took, o.cpu + processCPU() - cpu})
+		s.showRate(rowFillQuiet, outcome{
+			o.ops, o.took + took, o.used.plus(usedNow().minus(used)),
+		})
 	}
 	s.fact(factDiskLeft, float64(diskBytes(dir))/1e6)
 	return s.verify(t, s.shuffled(), s.keys, 1, 1)
@@ -366,7 +369,7 @@ func (s *session) scanFor(t store, row string) error {
 		}
 		all.ops += o.ops
 		all.took += o.took
-		all.cpu += o.cpu
+		all.used = all.used.plus(o.used)
 	}
 	s.showRate(row, all)
 	return nil

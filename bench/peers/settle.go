@@ -55,14 +55,6 @@ func (q quiet) Settle() error {
 	return nil
 }
 
-func processCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // listing is the names and times of change below dir as one comparable string.
 func listing(dir string) string {
 	var b strings.Builder
