@@ -70,6 +70,7 @@ func runChild(encoded []byte, out io.Writer) error {
 type measured struct {
 	Engine string
 	Round  int
+	Keys   int
 	Cells  map[string]float64 // rows and facts
 	CPU    map[string]float64 // rows: microseconds of processor per operation
 	GC     map[string]float64 // rows: percent of that which the Go collector took
@@ -79,7 +80,7 @@ type measured struct {
 
 func newMeasured(c config) measured {
 	return measured{
-		Engine: c.Engine, Round: c.Round,
+		Engine: c.Engine, Round: c.Round, Keys: c.Keys,
 		Cells: map[string]float64{}, CPU: map[string]float64{},
 		GC: map[string]float64{},
 	}

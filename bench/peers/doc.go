@@ -25,6 +25,6 @@
 // # Order of reading
 //
 // rows.go, the lines of the table; store.go, what an engine must offer; drive.go, the timed loops;
-// session.go, the stages of one engine; large.go and sustain.go, those that take long; main.go,
-// child.go and limit.go, rounds and processes; report.go.
+// session.go, the stages of one engine; large.go, sustain.go and scale.go, those that take
+// long; main.go, child.go and limit.go, rounds and processes; report.go.
 package main

@@ -298,8 +298,8 @@ func (d *data) scanAll(t store, readers int, low, top uint64) (outcome, error) {
 	})
 }
 
-// pacer lets a writer make so many writes per second. It sleeps only when it is a millisecond ahead:
-// shorter sleeps are not kept, and a writer that fell behind makes up for it.
+// pacer lets a writer make so many writes per second. It sleeps only when it is a millisecond
+// ahead: shorter sleeps are not kept, and a writer that fell behind makes up for it.
 type pacer struct {
 	start time.Time
 	rate  float64 // 0: full speed

@@ -13,11 +13,15 @@ import (
 	"time"
 )
 
+// leastKeys is the smallest tree of which a figure means anything.
+const leastKeys = 1000
+
 // plan is the command line.
 type plan struct {
 	config
 	engines        []string
 	rounds         int
+	sizes          []int // numbers of keys to load one after the other
 	json, markdown string
 }
 
@@ -44,12 +48,14 @@ func main() {
 
 func parse(args []string) (plan, error) {
 	var p plan
-	var names, rowNames string
+	var names, rowNames, scale string
 	var quick bool
 	var cacheMB, memtableMB, pretouchGB, limitMB int64
 	f := flag.NewFlagSet("peers", flag.ContinueOnError)
 	f.IntVar(&p.Keys, "keys", 1_000_000, "pairs to load")
 	f.IntVar(&p.ValueBytes, "value", 100, "bytes of a value (at least 20)")
+	f.StringVar(&scale, "scale", "",
+		"numbers of keys by commas: time of one Get and one Put for each, no other rows")
 	f.IntVar(&p.rounds, "rounds", 2, "rounds; the table shows medians")
 	f.StringVar(&names, "engines", "", "engines to run, by commas (default all)")
 	f.StringVar(&rowNames, "rows", "", "rows to run, parts of names by commas (default all)")
@@ -62,7 +68,7 @@ func parse(args []string) (plan, error) {
 	f.Int64Var(&pretouchGB, "pretouch", 8, "memory to touch before round 1, GiB")
 	f.DurationVar(&p.Cell, "cell", 2*time.Second, "length of a row that runs for a time")
 	f.DurationVar(&p.Cap, "cap", 0,
-		"a row that runs by count is cut off after this (default 10s, with --large 24h)")
+		"a row that runs by count is cut off after this (default 10s, with --large or --scale 24h)")
 	f.BoolVar(&p.Large, "large", false, "the rows of a tree larger than memory, no others")
 	f.Int64Var(&limitMB, "limit", 0, "memory of each engine with its page cache, MiB (0: any)")
 	f.DurationVar(&p.Sustain, "sustain", 10*time.Minute, "length of a sustained overwrite")
@@ -82,9 +88,16 @@ func parse(args []string) (plan, error) {
 	if p.Large {
 		p.Pretouch = 0 // what it would touch is dropped for file pages anyway
 	}
+	sizes, err := sizes(scale)
+	if err != nil {
+		return p, err
+	}
+	if p.sizes, p.Scale = sizes, len(sizes) > 0; !p.Scale {
+		p.sizes = []int{p.Keys}
+	}
 	if p.Cap == 0 {
 		p.Cap = 10 * time.Second
-		if p.Large {
+		if p.Large || p.Scale {
 			p.Cap = 24 * time.Hour
 		}
 	}
@@ -100,8 +113,10 @@ func parse(args []string) (plan, error) {
 
 func (p *plan) check() error {
 	switch {
-	case p.Keys < 1000:
-		return fmt.Errorf("%d keys are too few: at least 1000", p.Keys)
+	case p.Large && p.Scale:
+		return errors.New("large and scale are runs of their own")
+	case p.Keys < leastKeys:
+		return fmt.Errorf("%d keys are too few: at least %d", p.Keys, leastKeys)
 	case p.ValueBytes < 20 || p.ValueBytes > 1<<20:
 		return fmt.Errorf("values of %d bytes: 20 to 1048576", p.ValueBytes)
 	case p.rounds < 1:
@@ -154,7 +169,10 @@ func run(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
-	r := report{Machine: describe(d), Config: p.config, Rounds: p.rounds, Engines: p.engines}
+	r := report{
+		Machine: describe(d), Config: p.config, Rounds: p.rounds, Sizes: p.sizes,
+		Engines: p.engines,
+	}
 	if p.Pretouch > 0 {
 		_, err := runSession(ctx, p.config, func(rec record) {
 			progressf("memory: %s %.0f", rec.Name, rec.Value)
@@ -164,7 +182,11 @@ func run(ctx context.Context, p plan) error {
 		}
 		p.Pretouch = 0
 	}
-	failures := p.rotate(ctx, &r)
+	var failures []error
+	for _, p.Keys = range p.sizes {
+		progressf("%d keys", p.Keys)
+		failures = append(failures, p.rotate(ctx, &r)...)
+	}
 	fmt.Print(r.text())
 	if p.markdown != "" {
 		err := os.WriteFile(p.markdown, []byte(r.markdownText()), 0o644)

@@ -14,6 +14,7 @@ type report struct {
 	Machine  machine
 	Config   config
 	Rounds   int
+	Sizes    []int // numbers of keys
 	Engines  []string
 	Measured []measured
 }
@@ -270,8 +271,8 @@ func (r *report) header() []string {
 		fmt.Sprintf("machine: %s, %d cores, %.0f GB, Linux %s; load average %s at the start",
 			m.CPU, m.Cores, m.MemoryGB, m.Kernel, m.Load),
 		fmt.Sprintf("build: %s GOMAXPROCS=%d %s", m.Go, m.GOMAXPROCS, m.Build),
-		fmt.Sprintf("data: %d keys of 16 B, values of %d B half compressible, seed %d",
-			c.Keys, c.ValueBytes, c.Seed),
+		fmt.Sprintf("data: %s keys of 16 B, values of %d B half compressible, seed %d",
+			strings.Trim(fmt.Sprint(r.Sizes), "[]"), c.ValueBytes, c.Seed),
 		fmt.Sprintf("each engine: %d MiB cache, %d MiB memtable, 4 KiB blocks, snappy, "+
 			"10-bit filters; %d rounds, %v per timed row",
 			c.CacheBytes>>20, c.MemtableBytes>>20, r.Rounds, c.Cell),
@@ -307,7 +308,10 @@ func limited(bytes int64) string {
 func (r *report) notes() []string {
 	out := []string{
 		"* has no buffered class: its unsynced rows survive kill -9, ours need not",
-		"left = as the load left it, background work over; compacted = after a full compaction",
+	}
+	if !r.Config.Large && !r.Config.Scale {
+		out = append(out, "left = as the load left it, background work over; "+
+			"compacted = after a full compaction")
 	}
 	seen := map[string]bool{}
 	add := func(s string) {
@@ -345,11 +349,22 @@ func (r *report) notes() []string {
 
 // tables in the order in which they are printed.
 func (r *report) tables() []table {
+	if r.Config.Scale {
+		return []table{r.scaleTable()}
+	}
 	t := []table{r.main()}
 	if r.Rounds > 1 {
 		t = append(t, r.spreads())
 	}
 	return append(t, r.costs(), r.collected(), r.factsTable())
+}
+
+// charts are drawn with characters, below the tables.
+func (r *report) charts() []string {
+	if !r.Config.Scale {
+		return nil
+	}
+	return []string{r.scaleChart("Get, ns", rowScaleGet), r.scaleChart("Put, ns", rowScalePut)}
 }
 
 func (r *report) text() string {
@@ -366,6 +381,9 @@ func (r *report) text() string {
 		_ = w.Flush() // a strings.Builder does not fail
 	}
 	fmt.Fprintln(&b)
+	for _, c := range r.charts() {
+		fmt.Fprintln(&b, c)
+	}
 	for _, n := range r.notes() {
 		fmt.Fprintln(&b, n)
 	}
@@ -389,6 +407,9 @@ func (r *report) markdownText() string {
 			}
 		}
 		fmt.Fprintln(&b)
+	}
+	for _, c := range r.charts() {
+		fmt.Fprintf(&b, "```\n%s```\n\n", c)
 	}
 	bullets(r.notes())
 	return b.String()

@@ -47,8 +47,11 @@ func runRocksDB(s *session) error {
 		rocksSequential, rocksSystem, rocksWriters, rocksTree, rocksSynced,
 		rocksSustained,
 	}
-	if s.Large {
+	switch {
+	case s.Large:
 		stages = []func(*session) error{rocksLarge}
+	case s.Scale:
+		stages = []func(*session) error{rocksScale}
 	}
 	for _, stage := range stages {
 		if err := stage(s); err != nil {

@@ -35,8 +35,9 @@ func rocksLarge(s *session) error {
 }
 
 // rocksLoadLarge counts the time from the start of the process until the last table was written,
-// since db_bench does not time background work and sleeps for five seconds to wait for it. db_bench holds the order of the keys in memory, eight bytes for each, which are no memory
-// of the engine's: the limit is higher by so much until the load is over.
+// since db_bench does not time background work and sleeps for five seconds to wait for it. It holds
+// the order of the keys in memory, eight bytes for each, which are no memory of the engine's: the
+// limit is higher by so much until the load is over.
 func (s *session) rocksLoadLarge(dir, row string) error {
 	all, err := s.amplify(dir, "load", func() (o outcome, err error) {
 		if s.Group != nil {

@@ -48,10 +48,19 @@ const (
 	rowLargeRead16    = "large-read16"
 	rowLargeRead64    = "large-read64"
 	rowLargeOverwrite = "large-overwrite"
+
+	rowScaleGet = "scale-get"
+	rowScalePut = "scale-put"
 )
 
 // rows are the lines of the table that this run can have.
 func (c *config) rows() []row {
+	if c.Scale {
+		return []row{
+			{rowScaleGet, "nanoseconds of a Get", true},
+			{rowScalePut, "nanoseconds of a Put", true},
+		}
+	}
 	if c.Large {
 		lines := []row{
 			{rowLargeLoad, "large: fillrandom till compaction is quiet", false},

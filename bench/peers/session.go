@@ -24,6 +24,7 @@ type config struct {
 	Seed          uint64
 	Pretouch      int64 // not zero: touch so much memory and run no engine
 	Large         bool  // the rows of a tree larger than memory instead of the ordinary ones
+	Scale         bool  // the rows of one size of a tree that grows
 	Sustain       time.Duration
 	Pace          float64      // writes per second of a paced writer
 	Limit         int64        // bytes of memory a session may use; 0: no limit
@@ -75,7 +76,8 @@ func (s *session) show(name string, value float64) {
 // showRate emits a row that ran here, with what it cost.
 func (s *session) showRate(name string, o outcome) {
 	if s.wants(name) {
-		s.emit(record{Name: name, Value: o.rate(), CPU: o.cpuMicros(), GC: o.used.collectorPercent()})
+		share := o.used.collectorPercent()
+		s.emit(record{Name: name, Value: o.rate(), CPU: o.cpuMicros(), GC: share})
 	}
 }
 
@@ -92,8 +94,11 @@ func runStore(s *session, open opener) error {
 		s.stageSequential, s.stageSystem, s.stageWriters, s.stageTree, s.stageSynced,
 		s.stageSustained,
 	}
-	if s.Large {
+	switch {
+	case s.Large:
 		stages = []func(opener) error{s.stageLarge}
+	case s.Scale:
+		stages = []func(opener) error{s.stageScale}
 	}
 	for _, stage := range stages {
 		debug.FreeOSMemory() // what an earlier stage left is no part of this one
@@ -214,7 +219,7 @@ func (s *session) stageTree(open opener) error {
 			return err
 		}
 		if s.wants(compactedRows.all()...) {
-			if err := s.compact(t, dir); err != nil {
+			if err := s.compact(t, dir, quietMax); err != nil {
 				return err
 			}
 			if err := s.readTree(t, compactedRows); err != nil {
@@ -284,12 +289,12 @@ func (s *session) load(t store, dir string) error {
 	return s.verify(t, s.shuffled(), s.keys, 1, 1)
 }
 
-func (s *session) compact(t store, dir string) error {
+func (s *session) compact(t store, dir string, longest time.Duration) error {
 	start := time.Now()
 	if err := t.Compact(); err != nil {
 		return fmt.Errorf("compact: %w", err)
 	}
-	took, ok := settle(dir, quietMax)
+	took, ok := settle(dir, longest)
 	if !ok {
 		s.note("still busy %v after the full compaction", took)
 	}

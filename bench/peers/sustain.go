@@ -78,7 +78,8 @@ func (d *data) overwriteFor(t store, version uint64, limit time.Duration) (stead
 		}
 		return done, nil
 	})
-	out.tail, out.longest = float64(latency.ValueAtQuantile(99.9))/1e3, micros(longest)
+	out.longest = micros(longest)
+	out.tail = min(float64(latency.ValueAtQuantile(99.9))/1e3, out.longest) // buckets round up
 	return out, err
 }
 
