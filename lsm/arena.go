@@ -79,7 +79,8 @@ func (p *arenaPool) put(a *arena) {
 	p.spare = append(p.spare, a)
 }
 
-func (p *arenaPool) close() {
+// empty gives the spare arenas back to the system.
+func (p *arenaPool) empty() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range p.spare {

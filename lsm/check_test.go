@@ -82,8 +82,8 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"a version counted twice", "read states, but", func(_ *testing.T, db *DB) {
 			current(db).states.Add(1)
 		}},
-		{"a memtable not counted", "reach it", func(_ *testing.T, db *DB) {
-			db.state.Load().mem.refs.Add(-1)
+		{"a memtable counted twice", "reach it", func(_ *testing.T, db *DB) {
+			db.state.Load().mem.refs.Add(1)
 		}},
 		{"segments not retired", "not retired", func(t *testing.T, db *DB) {
 			for range 3 {

@@ -41,6 +41,7 @@ type DB struct {
 	segments  segments
 	remover   remover
 	arenas    arenaPool
+	idle      *time.Timer             // nil if read only
 	fileNum   atomic.Uint64           // next file number
 	failure   atomic.Pointer[failure] // why writes are refused; nil while they are not
 	behind    writeBehind
@@ -161,6 +162,9 @@ func (db *DB) Close() error {
 	db.closing = true
 	close(db.done)
 	db.cancel()
+	if db.idle != nil {
+		db.idle.Stop()
+	}
 	db.work.Broadcast()
 	db.mu.Unlock()
 	var errs []error
@@ -279,7 +283,7 @@ func (db *DB) closeFiles() (errs []error) {
 			m.arena.free()
 		}
 	}
-	db.arenas.close()
+	db.arenas.empty()
 	db.cache.Close()
 	return errs
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"kvd/lsm/vfs"
 	"kvd/sstable"
 )
 
@@ -341,4 +342,46 @@ func BenchmarkMemtableOrder(b *testing.B) {
 		db.order(m)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/entries, "ns/entry")
+}
+
+// TestIdleDatabaseGivesMemoryBack: spare arenas and the unused part of the current one, while what
+// is in it stays.
+func TestIdleDatabaseGivesMemoryBack(t *testing.T) {
+	mem := vfs.NewMem()
+	o := roomyOptions(mem)
+	o.MemtableBytes = 4 << 20
+	db := mustOpen(t, "data", o)
+	value := bytes.Repeat([]byte("v"), 1000)
+	put := func(from, to int) {
+		for i := from; i < to; i++ {
+			if err := db.Put(fmt.Appendf(nil, "%06d", i), value, NoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(0, 10_000)
+	if err := db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	put(10_000, 10_500)
+	db.trimMemory()
+	db.arenas.mu.Lock()
+	spare := len(db.arenas.spare)
+	db.arenas.mu.Unlock()
+	if spare != 0 {
+		t.Errorf("%d spare arenas", spare)
+	}
+	a := db.commit.mem.arena
+	if at := len(a.bytes) - 100_000; at < int(db.commit.mem.used) || a.bytes[at] != 0 {
+		t.Error("the unused memory is as it was")
+	}
+	put(10_500, 14_000)
+	for i := range 14_000 {
+		got, err := db.Get(fmt.Appendf(nil, "%06d", i))
+		if err != nil || !bytes.Equal(got, value) {
+			t.Fatalf("%d: %d bytes, %v", i, len(got), err)
+		}
+	}
+	mustClose(t, db)
+	db.trimMemory() // a timer that was too late for Close
 }

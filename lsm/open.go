@@ -128,7 +128,7 @@ func (db *DB) abandonOpen() {
 	if m := db.commit.mem; m != nil {
 		m.arena.free() // there are no readers
 	}
-	db.arenas.close()
+	db.arenas.empty()
 	db.cache.Close()
 	if db.lock != nil {
 		_ = db.lock.Close()
@@ -265,6 +265,7 @@ func (db *DB) start(added []leveledTable) error {
 	db.wal.Store(wal.NewWriter(next.file, next.header, mem.start))
 	db.removeObsolete()
 	db.scrub.pass.Store(1)
+	db.idle = time.AfterFunc(idleAfter, db.trimMemory)
 	db.loops.Add(4 + compactionGoroutines())
 	go db.cleanLoop()
 	go db.behindLoop()

@@ -162,19 +162,17 @@ const passedMax = 64
 func (c *Cache) makeRoomLocked(bytes int64) {
 	c.log.reclaim(c.readers.Passed)
 	reserve := 2*c.log.batch() + bytes
-	if c.log.room()+c.log.limbo() >= reserve {
-		return
-	}
-	for n := 0; n < passedMax && c.log.room()+c.log.limbo() < reserve; n++ {
-		f, ok := c.log.pass()
-		if !ok {
+	for range passedMax {
+		f := c.log.oldest()
+		enough := c.log.room()+c.log.limbo() >= reserve
+		if f == nil || f.owner != 0 && enough {
 			break
 		}
-		r := c.owners[f.owner]
-		if r == nil {
+		c.log.pass(f)
+		if f.owner == 0 {
 			continue // it was evicted already, or is no block
 		}
-		size, again := int64(f.size), f.used.Load() != 0
+		r, size, again := c.owners[f.owner], int64(f.size), f.used.Load() != 0
 		c.removeLocked(f)
 		if again && c.log.room() >= bytes+size {
 			if at, ok := c.log.place(size); ok {
@@ -184,7 +182,9 @@ func (c *Cache) makeRoomLocked(bytes int64) {
 		}
 		c.evictions++
 	}
-	c.log.retire(c.readers.Mark())
+	if c.log.passed() >= c.log.batch() || c.log.room() < reserve {
+		c.log.retire(c.readers.Mark())
+	}
 	if c.log.room() < bytes {
 		c.log.reclaim(c.readers.Passed) // if nobody is reading
 	}

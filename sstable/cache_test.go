@@ -18,7 +18,7 @@ func contents(t *testing.T, c *Cache) (blocks int, bytes int64) {
 		t.Fatalf("free %d, tail %d, head %d, room %d", l.free, l.tail, l.head, l.room())
 	}
 	for at := l.tail; at != l.head; {
-		f := l.frame(at % l.size)
+		f := l.frame(l.offset(at))
 		if f.owner != 0 {
 			blocks, bytes = blocks+1, bytes+int64(f.size)
 			if c.block(&c.owners[f.owner].slots[f.index]) != f {
@@ -284,5 +284,34 @@ func TestSlowReaderKeepsWhatItSees(t *testing.T) {
 	}
 	if c.Metrics().Evictions == evicted {
 		t.Error("the cache does not go on after the reader has left")
+	}
+}
+
+// The blocks of dropped tables leave room that is used again before more memory is touched.
+func TestCacheStaysAsSmallAsItsTables(t *testing.T) {
+	es := cachedEntries(60_000)
+	for i := range es {
+		es[i].value = bytes.Repeat(es[i].value, 3)
+	}
+	c := NewCache(1 << 30)
+	defer c.Close()
+	for round := range 8 {
+		rd := open(t, build(t, WriterOptions{Num: uint64(round)}, es), c)
+		it := rd.NewIter(IterOptions{})
+		n := 0
+		for ok := it.First(); ok; ok = it.Next() {
+			n++
+		}
+		if err := it.Close(); n != len(es) || err != nil {
+			t.Fatal(n, err)
+		}
+		used := uint64(c.Metrics().UsedBytes)
+		if used < 10<<20 || c.log.extent > 3*used {
+			t.Errorf("round %d: %d bytes are used, %d were touched", round, used, c.log.extent)
+		}
+		rd.Close()
+		if blocks, _ := contents(t, c); blocks != 0 {
+			t.Fatalf("%d blocks left", blocks)
+		}
 	}
 }

@@ -15,18 +15,22 @@ const (
 	batchBytesMax = 1 << 20
 )
 
-// cacheLog is the memory of a Cache as an endless log of frames, written round and round.
-// Positions only grow; position p is at p modulo the size. The frames are, from the oldest on:
+// cacheLog is the memory of a Cache as an endless log of frames, written in laps. Positions only
+// grow. The frames are, from the oldest on:
 //
 //	free .. tail  passed: nobody finds them any more, some may still be reading
 //	tail .. head  blocks in the cache, and dead frames among them
-//	head .. free+size  free
+//
+// The rest is free. A lap ends early where enough of the frames at the start are free again: memory
+// that the blocks of dropped tables leave is used before more is touched.
 //
 // A frame that is still pinned when all readers have left stays where it is: the head jumps over
 // this island, and it is passed again on the next lap.
 type cacheLog struct {
 	memory           offheap.Memory
 	size             uint64
+	extent           uint64 // the lap ends here
+	lap, lapBefore   uint64 // where the laps of head and before that begin
 	free, tail, head uint64
 	waiting          []passedFrames
 	islands          []island // ahead of head, nearest first
@@ -37,10 +41,23 @@ type cacheLog struct {
 // passedFrames are those up to end, which become free when the mark has passed.
 type passedFrames struct{ end, mark uint64 }
 
-type island struct{ at, size uint64 }
+// island is a pinned frame at an offset of the memory.
+type island struct{ offset, size uint64 }
 
 func (l *cacheLog) init(memory offheap.Memory) {
 	*l = cacheLog{memory: memory, size: uint64(len(memory.Bytes))}
+	l.extent = min(l.size, extentStep)
+}
+
+// extentStep is how much more memory is used at a time.
+const extentStep = 16 << 20
+
+// offset of a position in the memory.
+func (l *cacheLog) offset(at uint64) uint64 {
+	if at >= l.lap {
+		return at - l.lap
+	}
+	return at - l.lapBefore
 }
 
 // frame returns the frame at an offset of the memory.
@@ -57,37 +74,54 @@ func frameBytes(bytes int) int64 {
 func (l *cacheLog) batch() int64 { return int64(min(l.size/16, batchBytesMax)) }
 
 // room is how much is free, limbo how much has been passed and is not.
-func (l *cacheLog) room() int64  { return int64(l.free+l.size-l.head) - l.islandBytes }
+func (l *cacheLog) room() int64 {
+	if l.free < l.lap { // the head is on a lap more, behind it
+		return int64(l.free-l.lapBefore) - int64(l.head-l.lap) - l.islandBytes
+	}
+	return int64(l.size-(l.head-l.lap)+(l.free-l.lap)) - l.islandBytes
+}
+
 func (l *cacheLog) limbo() int64 { return int64(l.tail - l.free) }
 
 // place takes a frame at the head and returns its offset.
 func (l *cacheLog) place(bytes int64) (offset uint64, ok bool) {
 	for n := uint64(bytes); l.size > 0; {
-		end := (l.head/l.size + 1) * l.size
-		limit := min(l.free+l.size, end)
-		if len(l.islands) > 0 {
-			limit = min(limit, l.islands[0].at)
+		offset = l.head - l.lap
+		limit, behind := l.extent, l.free < l.lap
+		if behind {
+			limit = l.free - l.lapBefore
 		}
-		if gap := limit - l.head; gap < n {
-			if limit == l.free+l.size {
-				return 0, false
-			}
-			if gap > 0 {
-				*l.frame(l.head % l.size) = block{size: uint32(gap)}
-			}
-			l.head = limit
-			if len(l.islands) > 0 && l.islands[0].at == limit {
-				l.head += l.islands[0].size
-				l.islandBytes -= int64(l.islands[0].size)
-				l.islands = slices.Delete(l.islands, 0, 1)
-			}
-			continue
+		jump := uint64(0)
+		if len(l.islands) > 0 && l.islands[0].offset >= offset && l.islands[0].offset < limit {
+			limit, jump = l.islands[0].offset, l.islands[0].size
 		}
-		offset = l.head % l.size
-		l.head += n
-		return offset, true
+		switch {
+		case limit-offset >= n:
+			l.head += n
+			return offset, true
+		case jump > 0:
+			l.pad(limit - offset)
+			l.head += jump
+			l.islandBytes -= int64(jump)
+			l.islands = slices.Delete(l.islands, 0, 1)
+		case behind:
+			return 0, false
+		case l.extent < l.size && l.free-l.lap < l.extent/4:
+			l.extent = min(l.extent+extentStep, l.size)
+		default:
+			l.pad(limit - offset)
+			l.lapBefore, l.lap = l.lap, l.head
+		}
 	}
 	return 0, false
+}
+
+// pad moves the head over bytes that are too few for a frame.
+func (l *cacheLog) pad(bytes uint64) {
+	if bytes > 0 {
+		*l.frame(l.head - l.lap) = block{size: uint32(bytes)}
+		l.head += bytes
+	}
 }
 
 // fill makes the frame at offset a copy of b.
@@ -103,19 +137,28 @@ func (l *cacheLog) fill(offset uint64, bytes int64, b *block) *block {
 	return f
 }
 
-// pass moves the tail over the next frame.
-func (l *cacheLog) pass() (*block, bool) {
+// oldest returns the frame at the tail, nil when there is none.
+func (l *cacheLog) oldest() *block {
 	if l.tail == l.head {
-		return nil, false
+		return nil
 	}
-	f := l.frame(l.tail % l.size)
-	l.tail += uint64(f.size)
-	return f, true
+	return l.frame(l.offset(l.tail))
+}
+
+// pass moves the tail over the oldest frame.
+func (l *cacheLog) pass(f *block) { l.tail += uint64(f.size) }
+
+// passed is how much was passed since the last retire.
+func (l *cacheLog) passed() int64 {
+	if n := len(l.waiting); n > 0 {
+		return int64(l.tail - l.waiting[n-1].end)
+	}
+	return l.limbo()
 }
 
 // retire notes that what was passed since the last time becomes free when the mark has passed.
 func (l *cacheLog) retire(mark uint64) {
-	if n := len(l.waiting); n == 0 && l.tail > l.free || n > 0 && l.tail > l.waiting[n-1].end {
+	if l.passed() > 0 {
 		l.waiting = append(l.waiting, passedFrames{l.tail, mark})
 	}
 }
@@ -125,14 +168,15 @@ func (l *cacheLog) reclaim(passed func(mark uint64) bool) {
 	n := 0
 	for ; n < len(l.waiting) && passed(l.waiting[n].mark); n++ {
 		for l.free < l.waiting[n].end {
-			f := l.frame(l.free % l.size)
+			offset := l.offset(l.free)
+			f := l.frame(offset)
 			size := uint64(f.size)
 			switch {
 			case f.pins.Load() != 0:
-				l.islands = append(l.islands, island{l.free + l.size, size})
+				l.islands = append(l.islands, island{offset, size})
 				l.islandBytes += int64(size)
 			case l.poison && size > frameUnit:
-				p := l.memory.Bytes[l.free%l.size:][frameUnit:size]
+				p := l.memory.Bytes[offset:][frameUnit:size]
 				for i := range p {
 					p[i] = 0xdb
 				}

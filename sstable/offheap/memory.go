@@ -42,6 +42,16 @@ func view(words []uint64) Memory {
 	return Memory{Words: words, Bytes: bytes}
 }
 
+// Release gives the pages from a byte on to another back to the system, if they are mapped. What is
+// read there afterwards is anything.
+func (m *Memory) Release(from, to int64) {
+	const page = 64 << 10 // a multiple of that of any system
+	from, to = (from+page-1)/page*page, to/page*page
+	if m.mapped != nil && from < to {
+		_ = unix.Madvise(m.mapped[from:to], unix.MADV_DONTNEED) // advice
+	}
+}
+
 // Free gives the memory back. Nothing may use it any more.
 func (m *Memory) Free() {
 	if m.mapped != nil {
