@@ -47,7 +47,8 @@ type arenaPool struct {
 	spare []*arena
 }
 
-const arenasSpareMax = 2
+// arenasSpareMax is for those that wait for their flush, and for the cleaner behind it.
+const arenasSpareMax = 4
 
 // get returns an arena of at least bytes for at least so many entries.
 func (p *arenaPool) get(bytes int64, entries uint64) (*arena, error) {
