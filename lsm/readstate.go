@@ -135,6 +135,9 @@ func (db *DB) free(dead []*readState) {
 			if m.refs.Add(-1) == 0 {
 				db.arenas.put(m.arena)
 				m.arena = nil
+				if db.idle != nil {
+					db.idle.Reset(idleAfter)
+				}
 			}
 		}
 		if s.version.states.Add(-1) == 0 {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -123,6 +124,7 @@ func (l lock) Close() error {
 type osFile struct {
 	file *os.File
 	raw  syscall.RawConn
+	fd   atomic.Int64 // of file; -1 once it is closed
 }
 
 func openFile(name string, flag int) (*osFile, error) {
@@ -135,7 +137,10 @@ func openFile(name string, flag int) (*osFile, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	return &osFile{file: f, raw: raw}, nil
+	noteProcessors()
+	of := &osFile{file: f, raw: raw}
+	of.fd.Store(int64(f.Fd()))
+	return of, nil
 }
 
 // asFile keeps a nil *osFile from becoming a File that is not nil.
@@ -146,10 +151,14 @@ func asFile(f *osFile, err error) (File, error) {
 	return f, nil
 }
 
-func (f *osFile) ReadAt(p []byte, off int64) (int, error)  { return f.file.ReadAt(p, off) }
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) { return f.file.WriteAt(p, off) }
 func (f *osFile) Truncate(size int64) error                { return f.file.Truncate(size) }
-func (f *osFile) Close() error                             { return f.file.Close() }
+
+// Close forgets the descriptor first: the system soon gives the number to another file.
+func (f *osFile) Close() error {
+	f.fd.Store(-1)
+	return f.file.Close()
+}
 
 func (f *osFile) Size() (int64, error) {
 	info, err := f.file.Stat()

@@ -1,0 +1,1 @@
+// The compiler accepts functions without a body, here those of the runtime, only beside assembly.

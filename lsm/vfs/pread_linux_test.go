@@ -1,0 +1,115 @@
+//go:build amd64 || arm64
+
+package vfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestReadAtBesideManyReads reads the same file from far more goroutines than there are
+// processors, with garbage collections in between: every read gives what is there, at the end and
+// beyond it too, and a closed file an error.
+func TestReadAtBesideManyReads(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	want := make([]byte, 1<<20+123)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range want {
+		want[i] = byte(r.Uint32())
+	}
+	must(t, os.WriteFile(name, want, 0o644))
+	f, err := OS.Open(name)
+	must(t, err)
+	defer reading.Add(-reading.Load())
+	for _, others := range []int32{0, 1000} { // as if so many were under way
+		reading.Add(others)
+		var wg sync.WaitGroup
+		for g := range 16 {
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(uint64(g), 3))
+				for range 300 {
+					off, p := r.Int64N(int64(len(want))+10), make([]byte, r.IntN(9000))
+					n, err := f.ReadAt(p, off)
+					from := min(off, int64(len(want)))
+					left := want[from:min(from+int64(len(p)), int64(len(want)))]
+					end := error(nil)
+					if len(left) < len(p) {
+						end = io.EOF
+					}
+					if !bytes.Equal(p[:n], left) || err != end {
+						t.Errorf("%d bytes at %d: %d, %v", len(p), off, n, err)
+						return
+					}
+					if r.IntN(100) == 0 {
+						runtime.GC()
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	must(t, f.Close())
+	if _, err := f.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("read of a closed file: %v", err)
+	}
+}
+
+// BenchmarkReadAtDisk reads pages at random that are not in memory.
+func BenchmarkReadAtDisk(b *testing.B) {
+	const pages = 1 << 17
+	name := filepath.Join(b.TempDir(), "f")
+	made, err := os.Create(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	chunk := make([]byte, 1<<20)
+	for range pages * 4096 / len(chunk) {
+		_, _ = rand.NewChaCha8([32]byte{}).Read(chunk)
+		if _, err := made.Write(chunk); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(made.Sync(), made.Close()); err != nil {
+		b.Fatal(err)
+	}
+	opened, err := OS.Open(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer opened.Close()
+	f := opened.(*osFile)
+	for _, readers := range []int{1, 16, 64} {
+		for kind, read := range map[string]func([]byte, int64) (int, error){
+			"gives way": f.ReadAt, "os.File": f.file.ReadAt,
+		} {
+			b.Run(fmt.Sprintf("readers=%d/%s", readers, kind), func(b *testing.B) {
+				if err := unix.Fadvise(int(f.fd.Load()), 0, 0, unix.FADV_DONTNEED); err != nil {
+					b.Fatal(err)
+				}
+				_ = unix.Fadvise(int(f.fd.Load()), 0, 0, unix.FADV_RANDOM)
+				var wg sync.WaitGroup
+				for g := range readers {
+					wg.Go(func() {
+						p := make([]byte, 4096)
+						for i := g; i < b.N; i += readers {
+							if _, err := read(p, int64(i*7919%pages)*4096); err != nil {
+								b.Error(err)
+							}
+						}
+					})
+				}
+				wg.Wait()
+			})
+		}
+	}
+}
