@@ -177,7 +177,7 @@ func (db *DB) newMemtable(bytes int64, entries uint64) (*memtable, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := new(memtable)
+	m := &memtable{base: db.commit.lastSeq}
 	var prefix []byte
 	if p := db.keyPrefix.Load(); p != nil {
 		prefix = *p

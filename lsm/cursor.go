@@ -88,10 +88,14 @@ func (c *cursor) open() {
 
 // openMemtable adds what m has that is visible at seq, which was read before.
 func (c *cursor) openMemtable(m *memtable) {
-	if r := c.db.order(m); len(r.items) > 0 {
+	if c.seq <= m.base {
+		return
+	}
+	r := c.db.order(m, c.seq)
+	if len(r.items) > 0 {
 		c.runs = append(c.runs, runIter{run: r, at: -1})
 	}
-	if m.list.first() != 0 {
+	if r.final && m.list.first() != 0 {
 		c.lists = append(c.lists, listIter{list: &m.list})
 	}
 }

@@ -135,7 +135,7 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if m.entries == 0 {
 		return nil, nil
 	}
-	var it sstable.Iterator = &runIter{run: db.order(m)}
+	var it sstable.Iterator = &runIter{run: db.order(m, m.lastSeq)}
 	if m.list.first() != 0 {
 		it = sstable.NewMerge(it, &listIter{list: &m.list})
 	}

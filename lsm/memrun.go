@@ -8,13 +8,18 @@ import (
 	"kvd/sstable"
 )
 
-// memRun is an immutable sorted list of nodes of a memtable: what was in it when somebody first
-// asked for its order.
+// memRun is an immutable sorted list of nodes of a memtable: what was in it when somebody asked for
+// its order.
 type memRun struct {
 	arena  *arena
 	prefix []byte // common to all keys; lives in the arena
 	items  []runItem
+	last   sstable.Seq // it has every entry of the memtable up to here
+	final  bool        // later ones are in the list
 }
+
+// covers reports whether no entry up to seq is missing from run and list.
+func (r *memRun) covers(seq sstable.Seq) bool { return r != nil && (r.final || r.last >= seq) }
 
 // runItem is a node with the first eight bytes of its key after the prefix: most comparisons do
 // not touch the node.

@@ -23,16 +23,18 @@ const memtableBytesMax = 16 << 30
 // outside it, in any order. When everything up to lastSeq is visible, every reserved entry is in.
 //
 // Reads of one key go through index, which has every entry. The order of keys is made only when
-// somebody asks for it: order sorts what there is into run, and entries reserved from then on are
-// linked into list as well. Most memtables are asked once, by their flush: to sort takes 45 ns an
-// entry (BenchmarkMemtableOrder), to keep a skip list from the start 900 (BenchmarkMemtablePut):
-// without it random writes went from 0.67 to 1.7 million a second. The price is that the first
-// iterator after many writes waits for the sort, 20 ms for a memtable of 64 MiB.
+// somebody asks for it: order sorts what there is into run. Only when that happens again and again
+// with few entries in between are new ones linked into list as well. Most memtables are asked once,
+// by their flush: to sort takes 45 ns an entry (BenchmarkMemtableOrder), to keep a skip list from
+// the start 900 (BenchmarkMemtablePut): without it random writes went from 0.67 to 1.7 million a
+// second. The price is that an iterator after many writes waits for the sort, 20 ms for a memtable
+// of 64 MiB.
 type memtable struct {
 	arena *arena
 	index pointIndex
 	run   atomic.Pointer[memRun] // nil until the order was asked for
-	list  skiplist               // what run does not have, when it is not nil
+	list  skiplist               // what a final run does not have
+	base  sstable.Seq            // every entry is newer; fixed
 
 	// Guarded by the commit lock until the memtable is full, fixed from then on.
 	used    int64 // bytes of the arena given away
@@ -113,15 +115,16 @@ func (m *memtable) get(user []byte, hash uint64, at sstable.Seq) (
 	return m.arena.value(node), sstable.Kind(m.arena.words[node+1]), true
 }
 
-// order returns the run: with what is in the list it has every entry that is visible now, in
-// order. The first call sorts; commits do not wait for it.
-func (db *DB) order(m *memtable) *memRun {
-	if r := m.run.Load(); r != nil {
+// order returns a run that has, with what is in the list by then, every entry up to seq, which is
+// visible. Commits do not wait for it.
+func (db *DB) order(m *memtable, seq sstable.Seq) *memRun {
+	if r := m.run.Load(); r.covers(seq) {
 		return r
 	}
 	m.ordering.Lock()
 	defer m.ordering.Unlock()
-	if r := m.run.Load(); r != nil {
+	r := m.run.Load()
+	if r.covers(seq) {
 		return r
 	}
 	locked := false
@@ -131,13 +134,16 @@ func (db *DB) order(m *memtable) *memRun {
 			runtime.Gosched()
 		}
 	}
-	end, last, entries := m.used/8, m.lastSeq, m.entries
+	end, last, entries := m.used/8, m.lastSeq, int(m.entries)
+	final := false
 	if locked {
-		m.links = true
+		final = r != nil && entries-len(r.items) < entries/resortShare
+		m.links = final
 		db.commit.Unlock()
 	}
 	db.published.wait(last) // all of it is in
-	r := newMemRun(m.arena, firstOffset, uint32(end), int(entries))
+	r = newMemRun(m.arena, firstOffset, uint32(end), entries)
+	r.last, r.final = last, final
 	if len(r.items) > 0 {
 		prefix := bytes.Clone(r.prefix)
 		db.keyPrefix.Store(&prefix)
@@ -145,6 +151,10 @@ func (db *DB) order(m *memtable) *memRun {
 	m.run.Store(r)
 	return r
 }
+
+// resortShare bounds what sorting over and over costs: a memtable that has grown by less than this
+// share since the last time keeps its order from now on.
+const resortShare = 4
 
 // listIter walks the list of a memtable. It needs no Close; whoever uses it keeps the memtable
 // referenced. Keys and values live in the arena and stay valid as long as that reference.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"kvd/lsm/vfs"
 	"kvd/sstable"
@@ -82,7 +83,9 @@ func TestMemtableAgainstModel(t *testing.T) {
 		}
 		wg.Go(func() {
 			if seed%3 > 0 {
-				db.order(m)
+				for range seed % 3 * 3 {
+					db.order(m, db.published.seq())
+				}
 			}
 		})
 		wg.Wait()
@@ -113,7 +116,7 @@ func reserveOnly(db *DB, b *Batch) func() {
 func compareMemtable(t *testing.T, seed uint64, db *DB, model []sstable.Key, users [][]byte) {
 	t.Helper()
 	m := db.commit.mem
-	it := sstable.NewMerge(&runIter{run: db.order(m)}, &listIter{list: &m.list})
+	it := sstable.NewMerge(&runIter{run: db.order(m, db.published.seq())}, &listIter{list: &m.list})
 	i := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		if i == len(model) || sstable.Compare(it.Key(), model[i]) != 0 ||
@@ -268,7 +271,7 @@ func TestIteratorBesideWritersSeesItsMoment(t *testing.T) {
 	m := db.commit.mem
 	for range 20 {
 		seq := db.published.seq()
-		it := sstable.NewMerge(&runIter{run: db.order(m)}, &listIter{list: &m.list})
+		it := sstable.NewMerge(&runIter{run: db.order(m, db.published.seq())}, &listIter{list: &m.list})
 		n := 0
 		for ok := it.First(); ok; ok = it.Next() {
 			if it.Key().Seq() <= seq {
@@ -339,7 +342,7 @@ func BenchmarkMemtableOrder(b *testing.B) {
 	b.ResetTimer()
 	for range b.N {
 		m.run.Store(nil)
-		db.order(m)
+		db.order(m, 1)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/entries, "ns/entry")
 }
@@ -384,4 +387,66 @@ func TestIdleDatabaseGivesMemoryBack(t *testing.T) {
 	}
 	mustClose(t, db)
 	db.trimMemory() // a timer that was too late for Close
+}
+
+// TestOrderAskedAgain: sorting again and again is for memtables that grow fast in between; others
+// keep their order from then on, and one without new entries is left as it is.
+func TestOrderAskedAgain(t *testing.T) {
+	db := memtableDB(t, 1<<20, nil)
+	m := db.commit.mem
+	put := func(n int) {
+		for range n {
+			var b Batch
+			b.Put(fmt.Appendf(nil, "%d", m.entries*7919%1000), nil)
+			if !commitTo(db, &b) {
+				t.Fatal("the arena of the test is too small")
+			}
+		}
+	}
+	look := func(runs, listed int) {
+		t.Helper()
+		r := db.order(m, db.published.seq())
+		inList := 0
+		for n := m.list.first(); n != 0; n = m.list.next(n) {
+			inList++
+		}
+		if len(r.items) != runs || inList != listed {
+			t.Errorf("%d sorted and %d in the list, want %d and %d", len(r.items), inList, runs, listed)
+		}
+	}
+	put(100)
+	look(100, 0)
+	look(100, 0)
+	put(100)
+	look(200, 0)
+	put(10) // a few: the order is kept from here on
+	look(210, 0)
+	put(10)
+	look(210, 10)
+	put(1000)
+	look(210, 1010)
+}
+
+// TestOrderAwaitsWhatIsBeingWritten: space that was reserved holds anything until its commit is
+// done.
+func TestOrderAwaitsWhatIsBeingWritten(t *testing.T) {
+	db := memtableDB(t, 64<<10, nil)
+	m := db.commit.mem
+	var first, second Batch
+	first.Put([]byte("b"), nil)
+	finish := reserveOnly(db, &first)
+	second.Put([]byte("a"), nil)
+	finishSecond := reserveOnly(db, &second)
+	sorted := make(chan *memRun)
+	go func() { sorted <- db.order(m, 1) }()
+	select {
+	case r := <-sorted:
+		t.Fatalf("sorted %d entries before they were written", len(r.items))
+	case <-time.After(20 * time.Millisecond):
+	}
+	finish()
+	finishSecond()
+	if r := <-sorted; len(r.items) != 2 || string(m.arena.key(r.items[0].node).User) != "a" {
+		t.Errorf("%d entries", len(r.items))
+	}
 }

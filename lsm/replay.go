@@ -154,6 +154,9 @@ func (r *replayer) renew() (err error) {
 		return err
 	}
 	r.mem, err = r.db.newMemtable(r.batch.nodeBytes, uint64(r.batch.count))
+	if r.mem != nil {
+		r.mem.base = r.last
+	}
 	return err
 }
 
