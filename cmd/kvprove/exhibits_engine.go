@@ -127,7 +127,7 @@ var engineExhibits = []exhibit{
 		story: "a memtable is put in order while commits still write entries into it",
 		edits: []edit{{"lsm/memtable.go",
 			"\tdb.published.wait(last) // all of it is in\n", "\t_ = last\n"}},
-		pkg: "./lsm", run: "^TestMemtableAgainstModel$|^TestIteratorBesideWritersSeesItsMoment$",
+		pkg: "./lsm", run: "^TestOrderAwaitsWhatIsBeingWritten$",
 	},
 	{
 		name:  "versions-as-they-come",
