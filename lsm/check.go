@@ -68,14 +68,16 @@ func (db *DB) checkFiles(v *version) error {
 		return err
 	}
 	s := &db.segments
-	s.mu.Lock() // no segment made, taken or retired
+	s.files.Lock() // no segment made or retired
+	defer s.files.Unlock()
+	s.mu.Lock() // nor taken
 	needed := db.neededSegments()
 	known.segments = slices.Clone(s.taken)
 	for _, spare := range s.spare {
 		known.segments = append(known.segments, spare.num)
 	}
-	if s.ready != nil {
-		known.segments = append(known.segments, s.ready.num)
+	for _, r := range s.ready {
+		known.segments = append(known.segments, r.num)
 	}
 	names, err := db.opts.FS.List(db.dir)
 	taken := slices.Clone(s.taken)

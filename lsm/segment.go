@@ -31,8 +31,10 @@ type segments struct {
 	step    int64  // in which they grow ahead of syncs
 	remover *remover
 
-	mu    sync.Mutex // also held while preparing: at most one segment is being prepared
-	ready *segment
+	files sync.Mutex // held over what makes, renames or removes files; before mu
+
+	mu    sync.Mutex      // never held over I/O: a commit takes it
+	ready []*segment      // ascending
 	spare []spareSegment  // no longer needed, oldest first
 	taken []uint64        // and not retired, ascending
 	unfit map[uint64]bool // not to be reused: damage was found there
@@ -43,34 +45,64 @@ type spareSegment struct {
 	bytes int64
 }
 
-const segmentsSpareMax = 2
+const (
+	segmentsSpareMax = 2
+	// segmentsReady is how many are made ahead: memtables can become full two at a time, and to
+	// make one takes three syncs, behind all that flushes and compactions are writing.
+	segmentsReady = 2
+)
 
-// prepare makes sure that the next take does not wait.
+// prepare makes sure that the next takes do not wait.
 func (s *segments) prepare() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ready != nil {
-		return nil
+	s.files.Lock()
+	defer s.files.Unlock()
+	for {
+		s.mu.Lock()
+		enough := len(s.ready) >= segmentsReady
+		s.mu.Unlock()
+		if enough {
+			return nil
+		}
+		next, err := s.make()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.ready = append(s.ready, next)
+		s.mu.Unlock()
 	}
-	next, err := s.makeLocked()
-	s.ready = next
-	return err
 }
 
 // take returns a segment whose header and name are durable.
 func (s *segments) take() (*segment, error) {
+	if next := s.takeReady(); next != nil {
+		return next, nil
+	}
+	s.files.Lock()
+	defer s.files.Unlock()
+	if next := s.takeReady(); next != nil { // made while we waited
+		return next, nil
+	}
+	next, err := s.make()
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := s.ready
-	s.ready = nil
-	if next == nil {
-		var err error
-		if next, err = s.makeLocked(); err != nil {
-			return nil, err
-		}
-	}
 	s.taken = append(s.taken, next.num)
 	return next, nil
+}
+
+func (s *segments) takeReady() *segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ready) == 0 {
+		return nil
+	}
+	next := s.ready[0]
+	s.ready = slices.Delete(s.ready, 0, 1)
+	s.taken = append(s.taken, next.num)
+	return next
 }
 
 // giveBack returns the segment that was taken last and not written to. Without it every attempt to
@@ -79,15 +111,24 @@ func (s *segments) giveBack(unused *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken = slices.DeleteFunc(s.taken, func(num uint64) bool { return num == unused.num })
-	if s.ready == nil {
-		s.ready = unused
-		return
-	}
-	_ = unused.file.Close() // nothing was written
-	_ = s.remover.remove(logName(s.dir, unused.num))
+	s.ready = slices.Insert(s.ready, 0, unused)
 }
 
-func (s *segments) makeLocked() (*segment, error) {
+// takeSpare takes the file that was needed last: most of it is still in memory.
+func (s *segments) takeSpare() (old spareSegment, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.spare)
+	if n == 0 {
+		return old, false
+	}
+	old = s.spare[n-1]
+	s.spare = s.spare[:n-1]
+	return old, true
+}
+
+// make makes a segment. The caller holds files.
+func (s *segments) make() (*segment, error) {
 	num := s.fileNum()
 	name := logName(s.dir, num)
 	temp := name + tempSuffix
@@ -95,9 +136,7 @@ func (s *segments) makeLocked() (*segment, error) {
 	h := wal.Header{Segment: num, Nonce: randomUint64(), Log: s.log, PrewriteBytes: s.step}
 	var f vfs.File
 	var err error
-	if n := len(s.spare); n > 0 {
-		old := s.spare[n-1]
-		s.spare = s.spare[:n-1]
+	if old, ok := s.takeSpare(); ok {
 		if err = s.fs.Rename(logName(s.dir, old.num), temp); err == nil {
 			f, err = s.fs.OpenReadWrite(temp)
 		}
@@ -131,23 +170,45 @@ func (s *segments) makeLocked() (*segment, error) {
 // retire takes the segments up to number, whose records are all in durable tables, for reuse or
 // removal. An older one that the log could not release at its time goes with them.
 func (s *segments) retire(number uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.files.Lock()
+	defer s.files.Unlock()
 	var errs []error
-	for len(s.taken) > 0 && s.taken[0] <= number {
-		num := s.taken[0]
-		s.taken = s.taken[1:]
+	for {
+		num, unfit, ok := s.oldestTaken(number)
+		if !ok {
+			return errors.Join(errs...)
+		}
 		name := logName(s.dir, num)
-		unfit := s.unfit[num]
-		delete(s.unfit, num)
 		size, err := s.fs.Size(name)
-		if err == nil && len(s.spare) < segmentsSpareMax && !unfit {
-			s.spare = append(s.spare, spareSegment{num, size})
+		if err == nil && !unfit && s.keep(spareSegment{num, size}) {
 			continue
 		}
 		errs = append(errs, err, s.remover.remove(name))
 	}
-	return errors.Join(errs...)
+}
+
+// oldestTaken ends the oldest segment that is not above number.
+func (s *segments) oldestTaken(number uint64) (num uint64, unfit, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.taken) == 0 || s.taken[0] > number {
+		return 0, false, false
+	}
+	num = s.taken[0]
+	s.taken = s.taken[1:]
+	unfit = s.unfit[num]
+	delete(s.unfit, num)
+	return num, unfit, true
+}
+
+func (s *segments) keep(old spareSegment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.spare) >= segmentsSpareMax {
+		return false
+	}
+	s.spare = append(s.spare, old)
+	return true
 }
 
 // spoil has a segment removed instead of reused once it is not needed.
@@ -163,10 +224,10 @@ func (s *segments) spoil(num uint64) {
 func (s *segments) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ready == nil {
-		return nil
+	var errs []error
+	for _, r := range s.ready {
+		errs = append(errs, r.file.Close())
 	}
-	err := s.ready.file.Close()
 	s.ready = nil
-	return err
+	return errors.Join(errs...)
 }

@@ -9,16 +9,25 @@ import (
 	"kvd/sstable"
 )
 
-// tableFile writes a file from front to back. sstable.Writer gathers what it writes.
+// tableFile writes a file from front to back. sstable.Writer gathers what it writes. The disk begins
+// to write while the table is still being made: else all of it is left to the sync at the end, and
+// whoever writes beside it, the log above all, waits behind.
 type tableFile struct {
-	file vfs.File
-	off  int64
+	file    vfs.File
+	off     int64
+	started int64 // below, the disk has been told
 }
+
+const startWritingBytes = 1 << 20
 
 // Write implements io.Writer.
 func (f *tableFile) Write(p []byte) (int, error) {
 	n, err := f.file.WriteAt(p, f.off)
 	f.off += int64(n)
+	if n := f.off - f.started; n >= startWritingBytes {
+		vfs.StartWriting(f.file, f.started, n)
+		f.started = f.off
+	}
 	return n, err
 }
 

@@ -48,8 +48,12 @@ func TestVerdictOnEachFailure(t *testing.T) {
 	}
 	put := func(db *DB) error { return db.Put([]byte("k"), []byte("w"), Sync) }
 	flush := func(db *DB) error { return db.Flush() }
-	again := func(db *DB) error { // the first flush has the next log ready
-		return errors.Join(db.Flush(), db.Put([]byte("new"), nil, NoSync), db.Flush())
+	again := func(db *DB) error { // the first flushes have logs ready
+		err := db.Flush()
+		for range segmentsReady {
+			err = errors.Join(err, db.Put([]byte("new"), nil, NoSync), db.Flush())
+		}
+		return err
 	}
 	roll := func(db *DB) error {
 		db.installing.Lock()
