@@ -19,8 +19,8 @@ func (f *osFile) Sync() error {
 	return err
 }
 
-// StartWriting has the operating system begin to write n bytes from off on to the disk. It is a hint:
-// it promises nothing, and an error will be seen by Sync.
+// StartWriting has the operating system begin to write n bytes from off on to the disk. It is a
+// hint: it promises nothing, and an error will be seen by Sync.
 func StartWriting(f File, off, n int64) {
 	if f, ok := f.(*osFile); ok {
 		_ = f.control("sync_file_range", func(fd int) error {
