@@ -25,7 +25,7 @@ func newArena(bytes int64, entries uint64) (*arena, error) {
 	for uint64(slots)/4*3 < entries {
 		slots *= 2
 	}
-	m, err := offheap.Alloc((n + slots) * 8)
+	m, err := offheap.Alloc((n+slots)*8, 1<<20)
 	if err != nil {
 		return nil, err
 	}
@@ -45,10 +45,13 @@ type arenaPool struct {
 	bytes int64 // size of a pooled arena
 	mu    sync.Mutex
 	spare []*arena
+	out   int // arenas of that size in use
 }
 
-// arenasSpareMax is for those that wait for their flush, and for the cleaner behind it.
-const arenasSpareMax = 4
+// arenasMax bounds those in use and in reserve: one that is filled, frozenMax that wait for their
+// flush, and what the cleaner has yet to free. With three, every other memtable touched fresh memory
+// while flushes were behind.
+const arenasMax = 3 + frozenMax
 
 // get returns an arena of at least bytes for at least so many entries.
 func (p *arenaPool) get(bytes int64, entries uint64) (*arena, error) {
@@ -60,9 +63,14 @@ func (p *arenaPool) get(bytes int64, entries uint64) (*arena, error) {
 	if n := len(p.spare); n > 0 {
 		a := p.spare[n-1]
 		p.spare = p.spare[:n-1]
+		p.out++
 		return a, nil
 	}
-	return newArena(p.bytes, 0)
+	a, err := newArena(p.bytes, 0)
+	if err == nil {
+		p.out++
+	}
+	return a, err
 }
 
 // put takes back an arena that nobody reads any more.
@@ -73,7 +81,10 @@ func (p *arenaPool) put(a *arena) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !pooled || len(p.spare) >= arenasSpareMax {
+	if pooled {
+		p.out--
+	}
+	if !pooled || p.out+len(p.spare) >= arenasMax {
 		a.free()
 		return
 	}
@@ -83,9 +94,10 @@ func (p *arenaPool) put(a *arena) {
 // empty gives the spare arenas back to the system.
 func (p *arenaPool) empty() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, a := range p.spare {
+	spare := p.spare
+	p.spare = nil
+	p.mu.Unlock()
+	for _, a := range spare { // a commit may want the lock
 		a.free()
 	}
-	p.spare = nil
 }

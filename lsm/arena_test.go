@@ -20,7 +20,7 @@ func applyTo(m *memtable, b *Batch, base sstable.Seq) bool {
 }
 
 func getFrom(m *memtable, key string, at sstable.Seq) ([]byte, sstable.Kind, bool) {
-	return m.get([]byte(key), sstable.Hash([]byte(key)), at)
+	return m.get([]byte(key), indexHash([]byte(key)), at)
 }
 
 // TestArenaFullAtEveryByte fills a small memtable to every length and then offers it pairs that just

@@ -70,7 +70,7 @@ func (db *DB) checkFiles(v *version) error {
 	s := &db.segments
 	s.files.Lock() // no segment made or retired
 	defer s.files.Unlock()
-	s.mu.Lock() // nor taken
+	s.mu.Lock() // nor taken; one that is from here on was ready
 	needed := db.neededSegments()
 	known.segments = slices.Clone(s.taken)
 	for _, spare := range s.spare {
@@ -79,9 +79,9 @@ func (db *DB) checkFiles(v *version) error {
 	for _, r := range s.ready {
 		known.segments = append(known.segments, r.num)
 	}
-	names, err := db.opts.FS.List(db.dir)
 	taken := slices.Clone(s.taken)
 	s.mu.Unlock()
+	names, err := db.opts.FS.List(db.dir)
 	if err != nil {
 		return err
 	}

@@ -163,11 +163,16 @@ const idleAfter = time.Second
 // trimMemory gives back spare arenas and what the memtable being filled has not used yet.
 func (db *DB) trimMemory() {
 	db.arenas.empty()
-	db.commit.Lock()
-	defer db.commit.Unlock()
-	if db.failure.Load() == nil { // not closed either: the memory is there
-		m := db.commit.mem
-		m.arena.memory.Release(m.used, int64(len(m.arena.bytes)))
+	const step = 64 << 20 // so much at a time do commits wait for
+	for from, more := int64(0), true; more; from += step {
+		db.commit.Lock()
+		if more = db.failure.Load() == nil; more { // not closed either: the memory is there
+			m := db.commit.mem
+			end := int64(len(m.arena.bytes))
+			m.arena.memory.Release(max(from, m.used), min(from+step, end))
+			more = from+step < end
+		}
+		db.commit.Unlock()
 	}
 }
 

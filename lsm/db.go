@@ -256,7 +256,7 @@ func (db *DB) closeFiles() (errs []error) {
 	db.free(dead)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	iterators, closed := last.refs.Add(-1), make(map[*table]bool)
+	iterators, open := last.refs.Add(-1), make(map[*table]bool)
 	db.older[last] = struct{}{}
 	for s := range db.older {
 		if s != last {
@@ -264,19 +264,23 @@ func (db *DB) closeFiles() (errs []error) {
 		}
 		for _, tables := range s.version.tables {
 			for _, t := range tables {
-				if !closed[t] {
-					closed[t] = true
-					errs = append(errs, t.close())
-				}
+				open[t] = true
 			}
 		}
 	}
-	if open := len(db.snapshots); iterators > 0 || open > 0 {
+	if n := len(db.snapshots); iterators > 0 || n > 0 {
 		errs = append(errs, fmt.Errorf("lsm: closed with %d iterators and %d snapshots open",
-			iterators, open))
+			iterators, n))
+	}
+	for t := range open {
+		if iterators > 0 {
+			errs = append(errs, t.file.Close())
+		} else {
+			errs = append(errs, t.close())
+		}
 	}
 	if iterators > 0 {
-		return errs // their memtables stay mapped: a leak is better than a fault
+		return errs // what they read stays mapped: a leak is better than a fault
 	}
 	for _, m := range append(last.frozen, last.mem) {
 		if m.refs.Add(-1) == 0 {

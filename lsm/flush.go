@@ -32,8 +32,9 @@ func (db *DB) flushLoop() {
 		if f := db.failure.Load(); f != nil && f.passes {
 			err = db.heal()
 		} else {
-			db.prepareSegment()
+			db.prepareSegments(1)
 			err = db.flushOldest()
+			db.prepareSegments(segmentsReady)
 		}
 		if err == nil {
 			pause = retryMin
@@ -65,10 +66,10 @@ func (db *DB) awaitFlush() bool {
 	}
 }
 
-// prepareSegment has the next log segment ready before the memtable is full. When it cannot, the
-// commit that needs the segment tries again and reports the error.
-func (db *DB) prepareSegment() {
-	if err := db.segments.prepare(); err != nil {
+// prepareSegments has log segments ready before memtables are full. When it cannot, the commit that
+// needs the segment tries again and reports the error.
+func (db *DB) prepareSegments(n int) {
+	if err := db.segments.prepare(n); err != nil {
 		db.log.Warn("cannot prepare a log segment", "error", err)
 	}
 }
@@ -247,8 +248,8 @@ func (db *DB) heal() error {
 			return err
 		}
 	}
-	if err := db.segments.prepare(); err != nil {
-		return err // the next memtable would find no log
+	if err := db.segments.prepare(segmentsReady); err != nil {
+		return err // there is no room yet: the next memtables would find no log
 	}
 	db.commit.Lock()
 	db.commit.unproven = nil

@@ -98,12 +98,12 @@ func (m *memtable) apply(b *Batch, at uint32, links bool, base sstable.Seq) {
 		if links {
 			m.list.insert(at, height)
 		}
-		m.index.insert(at, sstable.Hash(ops.key))
+		m.index.insert(at, indexHash(ops.key))
 		at = end
 	}
 }
 
-// get finds the newest version of user, whose Hash is given, that is not newer than at. The value
+// get finds the newest version of user, whose indexHash is given, that is not newer than at. The value
 // lives in the arena.
 func (m *memtable) get(user []byte, hash uint64, at sstable.Seq) (
 	value []byte, kind sstable.Kind, ok bool,
@@ -135,7 +135,7 @@ func (db *DB) order(m *memtable, seq sstable.Seq) *memRun {
 		}
 	}
 	end, last, entries := m.used/8, m.lastSeq, int(m.entries)
-	final := false
+	final := !locked // a full one takes nothing more
 	if locked {
 		final = r != nil && entries-len(r.items) < entries/resortShare
 		m.links = final
@@ -155,6 +155,13 @@ func (db *DB) order(m *memtable, seq sstable.Seq) *memRun {
 // resortShare bounds what sorting over and over costs: a memtable that has grown by less than this
 // share since the last time keeps its order from now on.
 const resortShare = 4
+
+// drop lets go of everything. Whoever still knows of a memtable that nobody reads must not keep the
+// memory, nor all memtables that came after it.
+func (m *memtable) drop() {
+	m.run.Store(nil)
+	m.arena, m.index, m.list.arena, m.next = nil, pointIndex{}, nil, nil
+}
 
 // listIter walks the list of a memtable. It needs no Close; whoever uses it keeps the memtable
 // referenced. Keys and values live in the arena and stay valid as long as that reference.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"kvd/lsm/vfs"
 	"kvd/sstable"
@@ -137,11 +139,11 @@ func compareMemtable(t *testing.T, seed uint64, db *DB, model []sstable.Key, use
 	for _, user := range append(users, []byte("not there"), []byte{0}, []byte("\xff\xff")) {
 		for at := uint64(0); at <= last+1; at += 1 + last/40 {
 			want, found := newestIn(model, user, sstable.Seq(at))
-			value, kind, ok := m.get(user, sstable.Hash(user), sstable.Seq(at))
+			value, kind, ok := m.get(user, indexHash(user), sstable.Seq(at))
 			if ok != found || ok && (kind != sstable.KindPut || !bytes.Equal(value, user)) {
 				t.Fatalf("seed %d: %q at %d: %v, want %v", seed, user, at, ok, found)
 			}
-			node := m.index.find(user, sstable.Hash(user), at<<8|0xff)
+			node := m.index.find(user, indexHash(user), at<<8|0xff)
 			if ok && m.arena.key(node).Trailer != want.Trailer {
 				t.Fatalf("seed %d: %q at %d is %v, want %v", seed, user, at, m.arena.key(node), want)
 			}
@@ -448,5 +450,52 @@ func TestOrderAwaitsWhatIsBeingWritten(t *testing.T) {
 	finishSecond()
 	if r := <-sorted; len(r.items) != 2 || string(m.arena.key(r.items[0].node).User) != "a" {
 		t.Errorf("%d entries", len(r.items))
+	}
+}
+
+// TestFlushedMemtablesAreGone: each memtable linked to the next, and somebody kept the first of
+// all, so that the sorted runs of all memtables ever filled stayed in memory.
+func TestFlushedMemtablesAreGone(t *testing.T) {
+	db := mustOpen(t, "data", roomyOptions(vfs.NewMem()))
+	var runs []weak.Pointer[memRun]
+	for i := range 20 {
+		if err := db.Put(fmt.Appendf(nil, "%d", i), nil, NoSync); err != nil {
+			t.Fatal(err)
+		}
+		db.commit.Lock()
+		m := db.commit.mem
+		db.commit.Unlock()
+		runs = append(runs, weak.Make(db.order(m, db.published.seq())))
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitRest(db)
+	runtime.GC()
+	alive := 0
+	for _, r := range runs {
+		if r.Value() != nil {
+			alive++
+		}
+	}
+	if alive > 1 {
+		t.Errorf("%d of 20 are still there", alive)
+	}
+	mustClose(t, db)
+}
+
+// TestFrozenMemtableIsSortedOnce: an iterator asks up to a number that is beyond what a full
+// memtable has, and each of them sorted it again while its flush waited.
+func TestFrozenMemtableIsSortedOnce(t *testing.T) {
+	db := memtableDB(t, 64<<10, nil)
+	m := db.commit.mem
+	var b Batch
+	b.Put([]byte("k"), nil)
+	if !commitTo(db, &b) {
+		t.Fatal("the arena of the test is too small")
+	}
+	m.full.Store(true)
+	if a, b := db.order(m, 5), db.order(m, 6); a != b {
+		t.Error("sorted twice")
 	}
 }

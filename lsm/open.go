@@ -280,6 +280,9 @@ func (db *DB) start(added []leveledTable) error {
 // startReadOnly serves what is there.
 func (db *DB) startReadOnly(frozen []*memtable) error {
 	db.failure.Store(&failure{err: fmt.Errorf("%w: opened so", ErrReadOnly)})
+	for _, m := range append(frozen, db.commit.mem) {
+		m.full.Store(true)
+	}
 	db.mu.Lock()
 	db.frozen = frozen
 	db.setStateLocked(db.commit.mem, frozen, db.state.Load().version)

@@ -39,8 +39,9 @@ type Options struct {
 	FS vfs.FS
 	// Logger receives what an operator wants to know: recovery, background errors. Nil discards.
 	Logger *slog.Logger
-	// MemtableBytes is the size of one memtable arena, at most 16 GiB; up to three exist at a time.
-	// 0 means 64 MiB.
+	// MemtableBytes is the size of one memtable, at most 16 GiB, without its index, an eighth more.
+	// Up to three hold writes that are not in tables yet; while writes go on, the memory of two
+	// more is kept for reuse. 0 means 64 MiB.
 	MemtableBytes int64
 	// CacheBytes is the budget for data blocks kept in memory. 0 means 64 MiB, negative no cache.
 	CacheBytes int64

@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"hash/maphash"
 	"math/bits"
 	"sync/atomic"
 )
@@ -14,14 +15,19 @@ import (
 // the same form. Invariant: the versions of a key are linked newest first, in whatever order
 // commits insert them.
 //
-// The hash is public and without a secret, so the place in the table is made with one: keys chosen
-// to collide in one memtable do not in the next.
+// An old version is found by walking from the newest, so a snapshot from before half a million
+// writes of one key in one memtable pays for each of them.
 type pointIndex struct {
-	arena  *arena
-	slots  []uint64
-	secret uint64 // odd
-	shift  uint
+	arena *arena
+	slots []uint64
+	shift uint
 }
+
+// indexSeed makes the hash a secret: that of the filters is public, and keys chosen to collide
+// would fill a table with probes.
+var indexSeed = maphash.MakeSeed()
+
+func indexHash(user []byte) uint64 { return maphash.Bytes(indexSeed, user) }
 
 // slotsFor is the number of slots of an arena of so many bytes: with entries of 116 bytes the table
 // is less than half full, and takes an eighth of the arena's size.
@@ -35,16 +41,15 @@ func (x *pointIndex) entriesMax() uint64 { return uint64(len(x.slots)) / 4 * 3 }
 // init makes the index an empty one. The arena's slots must be zero.
 func (x *pointIndex) init(a *arena) {
 	x.arena, x.slots = a, a.slots
-	x.secret = randomUint64() | 1
 	x.shift = uint(64 - bits.Len(uint(len(a.slots)-1)))
 }
 
-// insert adds a node whose user key has the given hash.
+// insert adds a node whose user key has the given indexHash.
 func (x *pointIndex) insert(node uint32, hash uint64) {
-	words, tag := x.arena.words, hash>>32<<32
+	words, tag := x.arena.words, hash<<32
 	user := x.arena.key(node).User
 	mask := uint64(len(x.slots) - 1)
-	for i := hash * x.secret >> x.shift; ; i = (i + 1) & mask {
+	for i := hash >> x.shift; ; i = (i + 1) & mask {
 		slot := &x.slots[i]
 		first := atomic.LoadUint64(slot)
 		for first == 0 { // not taken, at least not for long
@@ -78,12 +83,12 @@ func (x *pointIndex) push(slot *uint64, node uint32, tag uint64) {
 	}
 }
 
-// find returns the newest version of user, whose hash is given, with a trailer of at most trailer;
+// find returns the newest version of user, whose indexHash is given, with a trailer of at most trailer;
 // 0 when there is none.
 func (x *pointIndex) find(user []byte, hash, trailer uint64) uint32 {
-	words, tag := x.arena.words, hash>>32
+	words, tag := x.arena.words, hash&0xffffffff
 	mask := uint64(len(x.slots) - 1)
-	for i := hash * x.secret >> x.shift; ; i = (i + 1) & mask {
+	for i := hash >> x.shift; ; i = (i + 1) & mask {
 		first := atomic.LoadUint64(&x.slots[i])
 		if first == 0 {
 			return 0

@@ -23,7 +23,7 @@ type readState struct {
 
 // get finds the newest version of user that is not newer than at and appends its value to dst.
 func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
-	hash := sstable.Hash(user)
+	hash := indexHash(user)
 	value, kind, ok := s.mem.get(user, hash, at)
 	for i := 0; !ok && i < len(s.frozen); i++ {
 		value, kind, ok = s.frozen[i].get(user, hash, at)
@@ -34,7 +34,7 @@ func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
 		}
 		return append(dst, value...), nil
 	}
-	value, kind, ok, err := s.version.get(dst, user, hash, at)
+	value, kind, ok, err := s.version.get(dst, user, sstable.Hash(user), at)
 	if err != nil {
 		return dst, err
 	}
@@ -134,7 +134,7 @@ func (db *DB) free(dead []*readState) {
 		for _, m := range append(s.frozen, s.mem) {
 			if m.refs.Add(-1) == 0 {
 				db.arenas.put(m.arena)
-				m.arena = nil
+				m.drop()
 				if db.idle != nil {
 					db.idle.Reset(idleAfter)
 				}

@@ -52,13 +52,13 @@ const (
 	segmentsReady = 2
 )
 
-// prepare makes sure that the next takes do not wait.
-func (s *segments) prepare() error {
+// prepare makes sure that the next n takes do not wait.
+func (s *segments) prepare(n int) error {
 	s.files.Lock()
 	defer s.files.Unlock()
 	for {
 		s.mu.Lock()
-		enough := len(s.ready) >= segmentsReady
+		enough := len(s.ready) >= n
 		s.mu.Unlock()
 		if enough {
 			return nil

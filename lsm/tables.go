@@ -9,9 +9,9 @@ import (
 	"kvd/sstable"
 )
 
-// tableFile writes a file from front to back. sstable.Writer gathers what it writes. The disk begins
-// to write while the table is still being made: else all of it is left to the sync at the end, and
-// whoever writes beside it, the log above all, waits behind.
+// tableFile writes a file from front to back. sstable.Writer gathers what it writes. The disk
+// begins to write while the table is still being made: else all of it is left to the sync at the
+// end, and whoever writes beside it, the log above all, waits behind.
 type tableFile struct {
 	file    vfs.File
 	off     int64

@@ -63,9 +63,9 @@ type CacheMetrics struct {
 func NewCache(budgetBytes int64) *Cache {
 	c := &Cache{budget: min(max(budgetBytes, 0), cacheBytesMax), owners: map[uint32]*Reader{}}
 	c.scratch.New = func() any { return new(scratch) }
-	memory, err := offheap.Alloc(c.budget / frameUnit * frameUnit)
-	if err != nil { // no address space: without a cache everything works
-		memory = offheap.Memory{}
+	memory, err := offheap.Alloc(c.budget/frameUnit*frameUnit, 1<<20)
+	if err != nil { // no address space: everything works without a cache, and Metrics tells
+		memory, c.budget = offheap.Memory{}, 0
 	}
 	c.log.init(memory)
 	return c
@@ -174,7 +174,7 @@ func (c *Cache) makeRoomLocked(bytes int64) {
 		}
 		r, size, again := c.owners[f.owner], int64(f.size), f.used.Load() != 0
 		c.removeLocked(f)
-		if again && c.log.room() >= bytes+size {
+		if again && !r.closed && c.log.room() >= bytes+size {
 			if at, ok := c.log.place(size); ok {
 				c.putLocked(at, size, f, r, f.index)
 				continue

@@ -315,3 +315,39 @@ func TestCacheStaysAsSmallAsItsTables(t *testing.T) {
 		}
 	}
 }
+
+// A block that was about to be moved to the head came back into the cache for a table that had just
+// been dropped, and the next time round its table was nobody.
+func TestDroppedWhileItsBlocksMove(t *testing.T) {
+	es := cachedEntries(3000)
+	c := NewCache(400_000)
+	stay := open(t, build(t, WriterOptions{Num: 1}, es), c)
+	var wg sync.WaitGroup
+	for g := range 3 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 9))
+			for range 100 {
+				m := build(t, WriterOptions{Num: uint64(2 + g)}, es[:1000])
+				rd, err := NewReader(m, int64(len(m.data)), m.id(), c)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for range 300 {
+					k := es[r.IntN(1000)].key.User
+					cell := c.Readers().Enter()
+					_, _, _, ok, _ := rd.Get(nil, k, Hash(k), SeqMax)
+					k = es[r.IntN(len(es))].key.User
+					_, _, _, stayed, _ := stay.Get(nil, k, Hash(k), SeqMax)
+					cell.Exit()
+					if !ok || !stayed {
+						t.Error("not found")
+					}
+				}
+				rd.Close()
+			}
+		})
+	}
+	wg.Wait()
+	contents(t, c)
+}

@@ -119,7 +119,7 @@ func (l *cacheLog) place(bytes int64) (offset uint64, ok bool) {
 // pad moves the head over bytes that are too few for a frame.
 func (l *cacheLog) pad(bytes uint64) {
 	if bytes > 0 {
-		*l.frame(l.head - l.lap) = block{size: uint32(bytes)}
+		l.put(l.head-l.lap, &block{size: uint32(bytes)})
 		l.head += bytes
 	}
 }
@@ -129,12 +129,17 @@ func (l *cacheLog) fill(offset uint64, bytes int64, b *block) *block {
 	payload := l.memory.Bytes[offset+frameUnit : offset+uint64(bytes)]
 	t := copy(payload, b.table)
 	d := copy(payload[t:], b.data)
-	f := l.frame(offset)
-	*f = block{
+	l.put(offset, &block{
 		data: payload[t : t+d : t+d], table: payload[:t:t],
 		base: b.base, prefix: b.prefix, lead: b.lead, size: uint32(bytes),
-	}
-	return f
+	})
+	return l.frame(offset)
+}
+
+// put writes the head of a frame, byte by byte: an assignment would show what was there before,
+// which is anything, to the garbage collector as pointers.
+func (l *cacheLog) put(offset uint64, b *block) {
+	copy(l.memory.Bytes[offset:], (*[frameUnit]byte)(unsafe.Pointer(b))[:])
 }
 
 // oldest returns the frame at the tail, nil when there is none.

@@ -16,10 +16,11 @@
 // its Hash. Finish turns these into the index and the filter.
 //
 // Reader keeps index and filter in memory. Get asks the filter, then the index which block the key
-// would be in, then the block. An open table has one slot per data block, an atomic pointer that is
-// nil while the block is not cached, so finding a cached block is a load and not a hash lookup. The
-// Cache owns the budget: it keeps cached blocks of all tables in a ring and clears slots when there
-// are too many bytes of them.
+// would be in, then the block. An open table has one slot per data block, a number that says where
+// the Cache has it, so finding a cached block is a load and not a hash lookup. The Cache is one
+// piece of memory outside the Go heap, written round and round (cache.go, cachelog.go). Package rcu
+// tells it when nobody reads any more what it is about to overwrite, and package offheap has the
+// memory.
 //
 // TableIter walks one table, Merge walks several Iterators as one. The versions of a user key come
 // newest first, and may be spread over several blocks. Salvager walks what is left of a damaged

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/golang/snappy"
+
+	"kvd/sstable/offheap"
 )
 
 // Reader reads one table. Its index and filter stay in memory; data blocks are read when needed and
@@ -23,7 +25,8 @@ type Reader struct {
 	cache       *Cache
 	props       Properties
 	pinnedBytes int64
-	padding     section // between data and filter; without a checksum
+	memory      offheap.Memory // of filter and index
+	padding     section        // between data and filter; without a checksum
 
 	cacheID uint32 // fixed once open
 	closed  bool   // guarded by cache.mu
@@ -52,8 +55,27 @@ func NewReader(f io.ReaderAt, size int64, id ID, c *Cache) (*Reader, error) {
 	r.slots = make([]atomic.Uint32, r.index.blocks())
 	r.pinnedBytes = int64(r.index.memoryBytes() + 8*len(r.filter.words) + 4*len(r.slots))
 	c.pinned.Add(r.pinnedBytes)
+	r.moveOffHeap()
 	c.open(r)
 	return r, nil
+}
+
+// offHeapBytes is the least size of filter and index that is worth a mapping of its own: systems
+// allow some ten thousand.
+const offHeapBytes = 64 << 10
+
+// moveOffHeap moves filter and index. They are a hundredth of the data, all of a Go heap that is
+// as good as empty otherwise, and would have it grow to twice their size.
+func (r *Reader) moveOffHeap() {
+	var p offheap.Pack
+	words := r.filter.words
+	offheap.Add(&p, &words)
+	offheap.Add(&p, &r.index.heads)
+	offheap.Add(&p, &r.index.offsets)
+	offheap.Add(&p, &r.index.ends)
+	offheap.Add(&p, &r.index.keys)
+	r.memory = p.Move(offHeapBytes)
+	r.filter = newFilter(words, r.filter.probes)
 }
 
 func (r *Reader) corrupt(offset uint64, reason string) error {
@@ -131,9 +153,14 @@ func (r *Reader) readSection(p []byte, s section, name string) ([]byte, error) {
 // Properties describes the table. The keys must not be modified.
 func (r *Reader) Properties() Properties { return r.props }
 
-// Close drops the table's blocks from the cache. The file is the caller's.
+// Close drops the table's blocks from the cache and frees what the Reader keeps in memory. The file
+// is the caller's. A second Close does nothing.
 func (r *Reader) Close() error {
 	r.cache.drop(r)
+	if len(r.memory.Bytes) > 0 {
+		r.filter, r.index = filter{}, index{}
+		r.memory.Free()
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -125,6 +126,7 @@ type osFile struct {
 	file *os.File
 	raw  syscall.RawConn
 	fd   atomic.Int64 // of file; -1 once it is closed
+	uses atomic.Int32 // of fd
 }
 
 func openFile(name string, flag int) (*osFile, error) {
@@ -154,9 +156,12 @@ func asFile(f *osFile, err error) (File, error) {
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) { return f.file.WriteAt(p, off) }
 func (f *osFile) Truncate(size int64) error                { return f.file.Truncate(size) }
 
-// Close forgets the descriptor first: the system soon gives the number to another file.
+// Close waits for those who use the descriptor: the system soon gives the number to another file.
 func (f *osFile) Close() error {
 	f.fd.Store(-1)
+	for f.uses.Load() != 0 {
+		time.Sleep(100 * time.Microsecond)
+	}
 	return f.file.Close()
 }
 

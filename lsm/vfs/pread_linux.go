@@ -35,7 +35,9 @@ var (
 func noteProcessors() { processors.Store(int32(runtime.GOMAXPROCS(0))) }
 
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
+	defer f.uses.Add(-1)
 	defer reading.Add(-1)
+	f.uses.Add(1) // before fd is looked at: see Close
 	under, fd := reading.Add(1), f.fd.Load()
 	if under <= processors.Load() || off < 0 || fd < 0 {
 		return f.file.ReadAt(p, off)
@@ -49,7 +51,6 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 			continue
 		}
 		if errno != 0 {
-			runtime.KeepAlive(f.file)
 			return n, &os.PathError{Op: "read", Path: f.file.Name(), Err: errno}
 		}
 		if got == 0 {
@@ -57,7 +58,6 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 		}
 		n += int(got)
 	}
-	runtime.KeepAlive(f.file)
 	return n, nil
 }
 

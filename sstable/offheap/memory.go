@@ -6,10 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapBytes is the size from which memory is mapped. Smaller pieces, as tests use, are on the Go
-// heap, where the race detector sees them.
-const mapBytes = 1 << 20
-
 // Memory is zero at first and stays where it is until Free.
 type Memory struct {
 	Words  []uint64
@@ -17,17 +13,20 @@ type Memory struct {
 	mapped []byte
 }
 
-// Alloc returns so many bytes, rounded up to words, aligned to 64. Pages are taken from the system
-// when they are first touched, huge ones where it has them: with small ones each first touch is a
-// fault of 1-4 us on virtual machines, and most lookups miss the TLB.
-func Alloc(bytes int64) (Memory, error) {
+// Alloc returns so many bytes, rounded up to words, aligned to 64. Less than mapped bytes come from
+// the Go heap, where the race detector sees them.
+//
+// Pages are taken from the system when they are first touched, huge ones where it has them: with
+// small ones each first touch is a fault of 1-4 us on virtual machines, and most lookups miss the
+// TLB.
+func Alloc(bytes, mapped int64) (Memory, error) {
 	n := (bytes + 7) / 8
-	if n*8 < mapBytes {
+	if n*8 < mapped {
 		words := make([]uint64, max(n, 64)) // the runtime aligns 512 bytes and more to 64
 		return view(words[:n:n]), nil
 	}
 	mem, err := unix.Mmap(-1, 0, int(n*8), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANON)
+		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -58,4 +57,42 @@ func (m *Memory) Free() {
 		_ = unix.Munmap(m.mapped) // fails only for an address that is not mapped
 	}
 	*m = Memory{}
+}
+
+// Pack copies slices without pointers into one piece of memory and makes them refer to it, so that
+// the collector neither scans nor counts them. Where there is no such memory they stay as they are.
+type Pack struct {
+	bytes int64
+	moves []func(p []byte) []byte
+}
+
+// Add has a slice moved by Move.
+func Add[T ~uint8 | ~uint32 | ~uint64](p *Pack, s *[]T) {
+	size := int64(len(*s)) * int64(unsafe.Sizeof(*new(T)))
+	if size == 0 {
+		return
+	}
+	p.bytes += (size + 63) &^ 63 // lines of their own
+	p.moves = append(p.moves, func(to []byte) []byte {
+		moved := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(to))), len(*s))
+		copy(moved, *s)
+		*s = moved
+		return to[(size+63)&^63:]
+	})
+}
+
+// Move moves what was added, if it is at least mapped bytes, and returns what to Free.
+func (p *Pack) Move(mapped int64) Memory {
+	if p.bytes < mapped {
+		return Memory{}
+	}
+	m, err := Alloc(p.bytes, 0)
+	if err != nil {
+		return Memory{}
+	}
+	rest := m.Bytes
+	for _, move := range p.moves {
+		rest = move(rest)
+	}
+	return m
 }
