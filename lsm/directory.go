@@ -2,6 +2,7 @@ package lsm
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"kvd/lsm/vfs"
@@ -20,6 +21,7 @@ type directory struct {
 
 	mu       sync.Mutex // one sync at a time: none succeeds beside one that fails
 	failures uint64
+	cause    error // of the last one
 }
 
 // directoryMark is a moment in the life of a directory.
@@ -40,10 +42,11 @@ func (d *directory) sync(since directoryMark) error {
 	defer d.mu.Unlock()
 	if err := d.fs.SyncDir(d.dir); err != nil {
 		d.failures++
+		d.cause = err
 		return err
 	}
 	if directoryMark(d.failures) != since {
-		return errNamesLost
+		return fmt.Errorf("%w: %w", errNamesLost, d.cause)
 	}
 	return nil
 }

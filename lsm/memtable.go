@@ -103,8 +103,8 @@ func (m *memtable) apply(b *Batch, at uint32, links bool, base sstable.Seq) {
 	}
 }
 
-// get finds the newest version of user, whose indexHash is given, that is not newer than at. The value
-// lives in the arena.
+// get finds the newest version of user, whose indexHash is given, that is not newer than at. The
+// value lives in the arena.
 func (m *memtable) get(user []byte, hash uint64, at sstable.Seq) (
 	value []byte, kind sstable.Kind, ok bool,
 ) {

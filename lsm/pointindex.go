@@ -83,8 +83,8 @@ func (x *pointIndex) push(slot *uint64, node uint32, tag uint64) {
 	}
 }
 
-// find returns the newest version of user, whose indexHash is given, with a trailer of at most trailer;
-// 0 when there is none.
+// find returns the newest version of user, whose indexHash is given, with a trailer of at most
+// trailer; 0 when there is none.
 func (x *pointIndex) find(user []byte, hash, trailer uint64) uint32 {
 	words, tag := x.arena.words, hash&0xffffffff
 	mask := uint64(len(x.slots) - 1)
