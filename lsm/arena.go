@@ -49,8 +49,8 @@ type arenaPool struct {
 }
 
 // arenasMax bounds those in use and in reserve: one that is filled, frozenMax that wait for their
-// flush, and what the cleaner has yet to free. With three, every other memtable touched fresh memory
-// while flushes were behind.
+// flush, and what the cleaner has yet to free. With three, every other memtable touched fresh
+// memory while flushes were behind.
 const arenasMax = 3 + frozenMax
 
 // get returns an arena of at least bytes for at least so many entries.
