@@ -157,7 +157,7 @@ func (db *DB) freeze(next *memtable) {
 }
 
 // idleAfter is how long no memtable has become full when memory is given back: by then it is no use
-// to have it at hand. Taking 64 MiB anew costs 5 to 20 ms.
+// to have it at hand.
 const idleAfter = time.Second
 
 // trimMemory gives back spare arenas and what the memtable being filled has not used yet.

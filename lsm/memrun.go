@@ -2,7 +2,6 @@ package lsm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 
 	"kvd/sstable"
@@ -39,14 +38,14 @@ func newMemRun(a *arena, from, to uint32, n int) *memRun {
 		if len(r.items) == 0 {
 			r.prefix = key.User
 		} else {
-			r.prefix = r.prefix[:commonPrefix(r.prefix, key.User)]
+			r.prefix = r.prefix[:sstable.CommonPrefix(r.prefix, key.User)]
 			sorted = sorted && sstable.Compare(last, key) < 0
 		}
 		last = key
 		r.items = append(r.items, runItem{node: node})
 	}
 	for i := range r.items {
-		r.items[i].head = headOf(a.key(r.items[i].node).User[len(r.prefix):])
+		r.items[i].head = sstable.Head(a.key(r.items[i].node).User[len(r.prefix):])
 	}
 	if !sorted {
 		r.sort()
@@ -54,30 +53,8 @@ func newMemRun(a *arena, from, to uint32, n int) *memRun {
 	return r
 }
 
-func commonPrefix(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
-}
-
-// headOf is the first eight bytes as a number that orders like them. Equal heads say nothing.
-func headOf(p []byte) uint64 {
-	if len(p) >= 8 {
-		return binary.BigEndian.Uint64(p)
-	}
-	var h uint64
-	for i, c := range p {
-		h |= uint64(c) << (56 - 8*i)
-	}
-	return h
-}
-
 // sort orders the items: by head with a radix sort, which passes over bytes that are the same in
-// all, then those of equal heads by their keys. Five times as fast as slices.SortFunc alone.
+// all, then those of equal heads by their keys.
 func (r *memRun) sort() {
 	items, spare := r.items, make([]runItem, len(r.items))
 	var differ uint64
@@ -131,7 +108,7 @@ func (r *memRun) seek(user []byte) int {
 		}
 		return len(r.items)
 	}
-	head := headOf(rest)
+	head := sstable.Head(rest)
 	lo, hi := 0, len(r.items)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)

@@ -132,12 +132,12 @@ func (b *block) checkEntry(e []byte) (h uint64, ok bool) {
 	return shortHead(e[:length]), true
 }
 
-// shortHead is head for four bytes.
+// shortHead is Head for four bytes.
 func shortHead(p []byte) uint64 {
 	if len(p) >= 4 {
 		return uint64(binary.BigEndian.Uint32(p))
 	}
-	return head(p) >> 32
+	return Head(p) >> 32
 }
 
 // number returns entry i of the table.

@@ -26,7 +26,7 @@ func encodeBlock(es []entry) []byte {
 	var last []byte
 	for _, e := range es {
 		// The prefix of all: in order or not.
-		last = w.add(e.key, e.value, commonPrefix(last, e.key.User))
+		last = w.add(e.key, e.value, CommonPrefix(last, e.key.User))
 	}
 	return w.append(nil)
 }

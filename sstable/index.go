@@ -58,7 +58,7 @@ func (x *index) find(user []byte) int {
 		}
 		return len(x.heads)
 	}
-	h := head(rest)
+	h := Head(rest)
 	lo := lowerBound(x.heads, h)
 	if lo == len(x.heads) || x.heads[lo] != h {
 		return lo
@@ -81,9 +81,9 @@ func (x *index) find(user []byte) int {
 	return lo
 }
 
-// head returns the first eight bytes of p as a number that orders like them. Short keys are padded
-// with zeros: head(a) < head(b) implies a < b, equal heads say nothing.
-func head(p []byte) uint64 {
+// Head returns the first eight bytes of p as a number that orders like them. Short keys are padded
+// with zeros: Head(a) < Head(b) implies a < b, equal heads say nothing.
+func Head(p []byte) uint64 {
 	if len(p) >= 8 {
 		return binary.BigEndian.Uint64(p)
 	}
@@ -112,7 +112,7 @@ func lowerBound(heads []uint64, h uint64) int {
 // appendSeparator appends a short key s with last <= s < next. Equal keys (versions of one key in
 // two blocks) give the key itself.
 func appendSeparator(p, last, next []byte) []byte {
-	c := commonPrefix(last, next)
+	c := CommonPrefix(last, next)
 	if c == len(last) || c == len(next) {
 		return append(p, last...)
 	}
@@ -130,8 +130,8 @@ func appendSeparator(p, last, next []byte) []byte {
 	return append(p, last...)
 }
 
-// commonPrefix returns the length of the longest common prefix.
-func commonPrefix(a, b []byte) int {
+// CommonPrefix returns the length of the longest common prefix.
+func CommonPrefix(a, b []byte) int {
 	n, i := min(len(a), len(b)), 0
 	for i+8 <= n && binary.LittleEndian.Uint64(a[i:]) == binary.LittleEndian.Uint64(b[i:]) {
 		i += 8
@@ -179,7 +179,7 @@ func (b *indexBuilder) append(p []byte) []byte {
 	if n > 1 {
 		last = last[b.ends[n-2]:]
 	}
-	prefix := commonPrefix(first, last)
+	prefix := CommonPrefix(first, last)
 	p = le.AppendUint32(p, uint32(n))
 	p = le.AppendUint32(p, uint32(prefix))
 	p = append(p, first[:prefix]...)
@@ -224,7 +224,7 @@ func decodeIndex(p []byte) (x index, reason string) {
 			return x, "impossible block length in index"
 		}
 		x.ends[i] = e
-		x.heads[i] = head(x.keys[end:e])
+		x.heads[i] = Head(x.keys[end:e])
 		x.offsets[i+1] = x.offsets[i] + uint64(l)
 		if i > 0 && bytes.Compare(x.suffix(i-1), x.suffix(i)) > 0 {
 			return x, "separators out of order in index"

@@ -171,7 +171,7 @@ func (m *Merge) refresh(c *mergeChild) bool {
 		return true
 	}
 	c.key = c.it.Key()
-	c.prefix = head(c.key.User)
+	c.prefix = Head(c.key.User)
 	if m.backward {
 		c.prefix = ^c.prefix
 	}

@@ -262,7 +262,7 @@ func TestHeadOrders(t *testing.T) {
 	for range 50_000 {
 		a, b := randomKey(r, nil), randomKey(r, nil)
 		c := bytes.Compare(a, b)
-		if head(a) < head(b) && c >= 0 || head(a) > head(b) && c <= 0 ||
+		if Head(a) < Head(b) && c >= 0 || Head(a) > Head(b) && c <= 0 ||
 			shortHead(a) < shortHead(b) && c >= 0 {
 			t.Fatalf("heads of %q and %q", a, b)
 		}

@@ -79,7 +79,7 @@ func (w *Writer) Add(k Key, value []byte) error {
 	if w.err != nil {
 		return w.err
 	}
-	common := commonPrefix(w.last, k.User)
+	common := CommonPrefix(w.last, k.User)
 	fresh := common != len(k.User) || common != len(w.last)
 	if err := w.check(k, value, common, fresh); err != nil {
 		w.err = err
