@@ -45,6 +45,7 @@ func TestFullDisk(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 			has("full")
+			synctest.Wait()
 			files, _ := mem.List("data")
 			began := time.Now()
 			for range 100 {
@@ -150,6 +151,7 @@ func TestFullDiskLeavesNoTemporaryFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := mustOpen(t, "data", tinyOptions(fsys))
 		defer mustClose(t, db)
+		synctest.Wait() // two log segments are made ahead
 		before, _ := fsys.List("data")
 		fsys.armed.Store(true)
 		if err := db.Put([]byte("k"), []byte("v"), Sync); !errors.Is(err, ErrDiskFull) {
@@ -180,6 +182,7 @@ func TestFullDiskLeavesNoManifests(t *testing.T) {
 		if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // two log segments are made ahead
 		before, _ := fsys.List("data")
 		fsys.armed.Store(true)
 		if err := db.Flush(); !errors.Is(err, ErrDiskFull) {

@@ -107,8 +107,11 @@ func (m *salvageImage) write(r *rand.Rand, b *Batch, step int) {
 	m.values[key][value] = true
 }
 
+// filesOf takes the files as they were at one moment: an open database renames and removes some in
+// the background.
 func filesOf(t *testing.T, disk *vfs.Mem, dir string) map[string][]byte {
 	t.Helper()
+	disk = disk.Crash(nil, vfs.KeepAll)
 	names, err := disk.List(dir)
 	if err != nil {
 		t.Fatal(err)
