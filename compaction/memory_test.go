@@ -23,6 +23,7 @@ type memory struct {
 	open    int // iterators not closed
 	opened  int
 	aborted int
+	synced  int
 	levels  []int // of created outputs
 
 	fail func(op string) error // called with open, next, create, add, finish, close
@@ -99,6 +100,11 @@ func (o *memoryOutput) EstimatedBytes() uint64 { return o.bytes }
 func (o *memoryOutput) Finish() (sstable.Meta, error) {
 	o.m.tables[o.num] = o.entries
 	return describe(o.num, o.entries), o.m.fail("finish")
+}
+
+func (o *memoryOutput) Sync() error {
+	o.m.synced++
+	return o.m.fail("sync")
 }
 
 func (o *memoryOutput) Abort() {

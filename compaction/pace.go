@@ -36,6 +36,16 @@ func Delay(pressure float64, bytes int, drain float64) time.Duration {
 	return time.Duration(min(seconds*float64(time.Second), float64(maxDelay)))
 }
 
+// Workers returns how many compactions may run at a time at the given pressure: half of the
+// processors, because the other half has readers and writers to serve. When writes are slowed down
+// the processors of those who wait are free, and all of them may merge.
+func Workers(pressure float64, processors int) int {
+	if pressure > freePressure {
+		return processors
+	}
+	return max(1, processors/2)
+}
+
 // drainMemory is how much working time the drain estimate looks back over.
 const drainMemory = 20 * time.Second
 

@@ -196,6 +196,20 @@ func TestPacingLoop(t *testing.T) {
 	}
 }
 
+func TestWorkers(t *testing.T) {
+	for _, c := range []struct {
+		pressure         float64
+		processors, want int
+	}{
+		{0, 1, 1}, {0, 2, 1}, {0, 3, 1}, {0, 8, 4}, {freePressure, 8, 4},
+		{freePressure + 0.01, 1, 1}, {freePressure + 0.01, 2, 2}, {5, 8, 8},
+	} {
+		if got := Workers(c.pressure, c.processors); got != c.want {
+			t.Errorf("%v with %d processors: %d, want %d", c.pressure, c.processors, got, c.want)
+		}
+	}
+}
+
 func TestDrain(t *testing.T) {
 	var d Drain
 	if d.Rate() != startDrainBytes {

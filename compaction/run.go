@@ -16,11 +16,17 @@ import (
 const yieldBytes = 64 << 10
 
 // Output is a table being written. Add takes entries in ascending order and keeps neither slice.
-// Finish makes the table complete and durable. Abort removes it, finished or not.
+// Finish makes the table complete, and Sync makes it durable then. Abort removes it, whatever was
+// called before.
+//
+// All outputs of a job are synced when the last is finished: each sync waits for the journal of the
+// file system, and the first of many in a row waits for the others too. Tables synced one by one as
+// they were made cost a job one eighth of its time.
 type Output interface {
 	Add(k sstable.Key, value []byte) error
 	EstimatedBytes() uint64
 	Finish() (sstable.Meta, error)
+	Sync() error
 	Abort()
 }
 
@@ -78,6 +84,9 @@ func Run(ctx context.Context, j Job, c Config, e Env) (Result, error) {
 	err := r.merge(ctx)
 	if err == nil {
 		err = r.check()
+	}
+	if err == nil {
+		err = r.sync()
 	}
 	if err != nil {
 		for _, out := range r.outputs {
@@ -225,6 +234,16 @@ func (r *runner) finish() error {
 			r.added[n-1].Largest, m.Smallest)
 	}
 	r.added = append(r.added, m)
+	return nil
+}
+
+// sync makes all outputs durable.
+func (r *runner) sync() error {
+	for _, out := range r.outputs {
+		if err := out.Sync(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

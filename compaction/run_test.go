@@ -212,7 +212,7 @@ func twoRuns(m *memory) Job {
 // TestRunAbort makes each operation fail at each count: the error comes out, every output is
 // removed, every iterator closed.
 func TestRunAbort(t *testing.T) {
-	for _, op := range []string{"open", "next", "create", "add", "finish", "close"} {
+	for _, op := range []string{"open", "next", "create", "add", "finish", "close", "sync"} {
 		failures := 0
 		for n := 1; ; n++ {
 			m := makeMemory()
@@ -223,6 +223,9 @@ func TestRunAbort(t *testing.T) {
 				t.Fatalf("%s %d: %d iterators left open", op, n, m.open)
 			}
 			if err == nil {
+				if m.synced != len(m.levels) {
+					t.Errorf("%d of %d outputs synced", m.synced, len(m.levels))
+				}
 				break
 			}
 			failures++
@@ -431,6 +434,7 @@ func (c *counter) Add(k sstable.Key, value []byte) error {
 
 func (c *counter) EstimatedBytes() uint64 { return c.bytes }
 func (c *counter) Abort()                 {}
+func (c *counter) Sync() error            { return nil }
 func (c *counter) Finish() (sstable.Meta, error) {
 	return sstable.Meta{Smallest: c.first, Largest: c.last.Clone(), Entries: c.number,
 		Bytes: c.bytes}, nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"kvd/compaction"
@@ -24,11 +23,8 @@ const (
 	compactRetryMax = 10 * time.Second
 )
 
-// compactionGoroutines is how many compactions run at a time: half of the processors, because the
-// other half has readers and writers to serve.
-func compactionGoroutines() int { return max(1, runtime.GOMAXPROCS(0)/2) }
-
-// compactLoop runs what the picker finds, one job at a time.
+// compactLoop runs what the picker finds, one job at a time. There is a loop for each processor,
+// of which compaction.Workers says how many may be at work.
 func (db *DB) compactLoop() {
 	defer db.loops.Done()
 	for {
@@ -37,6 +33,9 @@ func (db *DB) compactLoop() {
 			return
 		}
 		err := db.runJob(db.ctx, job)
+		db.mu.Lock()
+		db.working--
+		db.mu.Unlock()
 		db.endJob(job, err)
 	}
 }
@@ -49,10 +48,12 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 		if db.closing {
 			return compaction.Job{}, false
 		}
-		if f := db.failure.Load(); (f == nil || f.passes) && !time.Now().Before(db.retryAfter) {
+		f := db.failure.Load()
+		if (f == nil || f.passes) && db.working < db.workers && !time.Now().Before(db.retryAfter) {
 			levels := &db.state.Load().version.levels
 			if job, ok := db.picker.Pick(levels, db.isBusyLocked); ok {
 				db.beginJobLocked(job)
+				db.working++
 				return job, true
 			}
 		}

@@ -87,6 +87,8 @@ type DB struct {
 	busy       map[uint64]bool   // tables in a compaction
 	damaged    map[uint64]string // tables that no compaction may use; number -> file
 	jobs       int               // compactions running
+	working    int               // of these, that a compactLoop runs
+	workers    int               // compactLoops that may
 	held       int               // calls running that Close waits for
 	retryAfter time.Time         // no compaction before; set when one has failed
 	retryPause time.Duration     // the last pause after one that failed; 0 after one that did not

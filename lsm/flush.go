@@ -154,11 +154,14 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 		return nil, err
 	}
 	meta, err := w.Finish()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = w.Sync()
 	}
-	if err := db.names.sync(mark); err != nil {
-		w.remove()
+	if err == nil {
+		err = db.names.sync(mark)
+	}
+	if err != nil {
+		w.Abort()
 		return nil, err
 	}
 	return &meta, nil

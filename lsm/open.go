@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -266,12 +267,16 @@ func (db *DB) start(added []leveledTable) error {
 	db.removeObsolete()
 	db.scrub.pass.Store(1)
 	db.idle = time.AfterFunc(idleAfter, db.trimMemory)
-	db.loops.Add(4 + compactionGoroutines())
+	db.mu.Lock()
+	db.repaceLocked()
+	db.mu.Unlock()
+	compactors := runtime.GOMAXPROCS(0)
+	db.loops.Add(4 + compactors)
 	go db.cleanLoop()
 	go db.behindLoop()
 	go db.flushLoop()
 	go db.scrubLoop()
-	for range compactionGoroutines() {
+	for range compactors {
 		go db.compactLoop()
 	}
 	return nil

@@ -2,6 +2,7 @@ package lsm
 
 import (
 	"math"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -61,15 +62,20 @@ func (db *DB) awaitPace(bytes int) {
 	}
 }
 
-// repaceLocked recomputes the delay from the state of the tree. The caller holds mu.
+// repaceLocked recomputes from the state of the tree the delay, and how many compactions may run.
+// The caller holds mu.
 func (db *DB) repaceLocked() {
 	s, p := db.state.Load(), &db.pace
 	if s == nil {
 		return
 	}
 	const sample = 1 << 20
-	drain := p.drain.Rate() * float64(compactionGoroutines())
 	pressure := compaction.Pressure(&s.version.levels, db.opts.Compaction)
+	if workers := compaction.Workers(pressure, runtime.GOMAXPROCS(0)); workers != db.workers {
+		db.workers = workers
+		db.work.Broadcast()
+	}
+	drain := p.drain.Rate() * float64(db.workers)
 	d := compaction.Delay(pressure, sample, drain)
 	if p.flushRate > 0 {
 		// With one frozen memtable the flush has a whole memtable's time to finish; with two it

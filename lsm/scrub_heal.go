@@ -144,17 +144,17 @@ func (db *DB) copyTable(t *table, level int) error {
 		return err
 	}
 	meta, err := w.Finish()
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.Sync()
 	}
-	if !sameContents(&meta, t.meta) {
+	if err == nil && !sameContents(&meta, t.meta) {
 		err = &CorruptError{File: t.name, Offset: -1, Reason: "its entries are not what they were"}
 	}
 	if err == nil {
 		err = db.names.sync(mark)
 	}
 	if err != nil {
-		db.removeTables([]leveledTable{{level, &meta}})
+		w.Abort()
 		return fmt.Errorf("lsm: write %s anew: %w", t.name, err)
 	}
 	return db.install(&edit{

