@@ -27,6 +27,7 @@ type TableIter struct {
 	key     []byte // of the entry: common prefix of the block, then suffix
 	trailer uint64
 	value   []byte
+	touched byte // of no meaning; see touchFrom
 
 	scratch    scratch // for blocks that are not cached; stored is the window read ahead
 	windowFrom int     // blocks [windowFrom, windowTo) are in scratch.stored
@@ -103,6 +104,7 @@ func (it *TableIter) SeekGE(user []byte) bool {
 		return false
 	}
 	if i, _ := it.block.find(user, ^uint64(0)); i < it.block.entries() {
+		it.touched += it.block.touchFrom(i)
 		return it.set(i)
 	}
 	return it.load(it.index+1, false) && it.set(0)
