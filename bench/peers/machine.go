@@ -80,8 +80,10 @@ func (d *data) harnessNanos() (write, read float64) {
 	return write, float64(time.Since(start)) / count
 }
 
-// pretouch makes the machine hand over bytes of memory once, so that the first engine does not pay
-// for pages that a virtual machine has never touched. It takes at most half of what is available.
+// pretouch makes the machine hand over bytes of memory, so that the first row of an engine does not
+// pay for pages that a virtual machine has never touched, or has given back since they were freed.
+// That doubled the time of the fastest first rows in some rounds. It takes at most half of what is
+// available.
 func pretouch(bytes int64) (int64, error) {
 	kb, err := strconv.ParseInt(firstField(field("/proc/meminfo", "MemAvailable")), 10, 64)
 	if err != nil {

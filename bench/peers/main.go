@@ -65,7 +65,7 @@ func parse(args []string) (plan, error) {
 	f.BoolVar(&quick, "quick", false, "100,000 keys, half a second per cell: a look, not a result")
 	f.Int64Var(&cacheMB, "cache", 256, "block cache of every engine, MiB")
 	f.Int64Var(&memtableMB, "memtable", 64, "memtable of every engine, MiB")
-	f.Int64Var(&pretouchGB, "pretouch", 8, "memory to touch before round 1, GiB")
+	f.Int64Var(&pretouchGB, "pretouch", 2, "memory to touch before each engine, GiB")
 	f.DurationVar(&p.Cell, "cell", 2*time.Second, "length of a row that runs for a time")
 	f.DurationVar(&p.Cap, "cap", 0,
 		"a row that runs by count is cut off after this (default 10s, with --large or --scale 24h)")
@@ -173,15 +173,6 @@ func run(ctx context.Context, p plan) error {
 		Machine: describe(d), Config: p.config, Rounds: p.rounds, Sizes: p.sizes,
 		Engines: p.engines,
 	}
-	if p.Pretouch > 0 {
-		_, err := runSession(ctx, p.config, func(rec record) {
-			progressf("memory: %s %.0f", rec.Name, rec.Value)
-		})
-		if err != nil {
-			return err
-		}
-		p.Pretouch = 0
-	}
 	var failures []error
 	for _, p.Keys = range p.sizes {
 		progressf("%d keys", p.Keys)
@@ -212,6 +203,12 @@ func (p *plan) rotate(ctx context.Context, r *report) (failures []error) {
 			c.Engine = p.engines[(i+round*max(1, len(p.engines)/2))%len(p.engines)]
 			c.Dir = filepath.Join(p.Dir, c.Engine)
 			syscall.Sync() // dirty pages of the one before are not this one's
+			if c.Pretouch > 0 {
+				if _, err := runSession(ctx, c, func(record) {}); err != nil {
+					return append(failures, err)
+				}
+				c.Pretouch = 0
+			}
 			m, err := runSession(ctx, c, func(rec record) {
 				if rec.Note != "" {
 					progressf("%-10s %s", c.Engine, rec.Note)
