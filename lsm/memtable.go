@@ -142,7 +142,7 @@ func (db *DB) order(m *memtable, seq sstable.Seq) *memRun {
 		db.commit.Unlock()
 	}
 	db.published.wait(last) // all of it is in
-	r = newMemRun(m.arena, firstOffset, uint32(end), entries)
+	r = newMemRun(m.arena, firstOffset, uint32(end), entries, !locked)
 	r.last, r.final = last, final
 	if len(r.items) > 0 {
 		prefix := bytes.Clone(r.prefix)
@@ -159,7 +159,9 @@ const resortShare = 4
 // drop lets go of everything. Whoever still knows of a memtable that nobody reads must not keep the
 // memory, nor all memtables that came after it.
 func (m *memtable) drop() {
-	m.run.Store(nil)
+	if r := m.run.Swap(nil); r != nil {
+		r.free()
+	}
 	m.arena, m.index, m.list.arena, m.next = nil, pointIndex{}, nil, nil
 }
 
