@@ -16,19 +16,21 @@ type cursor struct {
 	upper []byte
 
 	merge    sstable.Merge
-	children []sstable.Iterator
+	children []sstable.MergeInput
 	runs     []runIter // of memtables
 	lists    []listIter
 	tables   []namedIter
 	levels   []levelIter
 
-	// The pair landed on. Forward it is where merge is. Backward merge has passed it, so key and
-	// value are copies.
+	// The pair landed on. Forward it is where merge is, and key is what merge returned, valid until
+	// the move after the next one. Backward merge has passed it, so key and value are copies.
 	place place
-	more  bool   // backward: merge is on an entry
-	key   []byte // forward: copy of the key, to skip its older versions
+	more  bool // backward: merge is on an entry
+	key   []byte
 	value []byte // backward only
 	err   error
+
+	copied []byte // memory for a copy of a key
 }
 
 type place uint8
@@ -72,16 +74,18 @@ func (c *cursor) open() {
 	}
 	c.children = c.children[:0]
 	for i := range c.runs {
-		c.children = append(c.children, &c.runs[i])
+		c.children = append(c.children, sstable.MergeInput{Iterator: &c.runs[i]})
 	}
 	for i := range c.lists {
-		c.children = append(c.children, &c.lists[i])
+		c.children = append(c.children, sstable.MergeInput{Iterator: &c.lists[i]})
 	}
 	for i := range c.tables[:n] {
-		c.children = append(c.children, &c.tables[i])
+		t := &c.tables[i]
+		c.children = append(c.children, sstable.MergeInput{Iterator: t, Table: &t.TableIter})
 	}
 	for i := range c.levels[:levels] {
-		c.children = append(c.children, &c.levels[i])
+		l := &c.levels[i]
+		c.children = append(c.children, sstable.MergeInput{Iterator: l, Table: &l.it})
 	}
 	c.merge.Init(c.children)
 }
@@ -134,7 +138,8 @@ func (c *cursor) seekGE(key []byte) bool {
 	if bytes.Compare(key, c.lower) < 0 {
 		key = c.lower
 	}
-	return c.forward(c.merge.SeekGE(key), false)
+	c.keep(key) // it may be what Key returned
+	return c.forward(c.merge.SeekGE(c.key), false)
 }
 
 func (c *cursor) seekLT(key []byte) bool {
@@ -144,7 +149,14 @@ func (c *cursor) seekLT(key []byte) bool {
 	if len(c.upper) > 0 && bytes.Compare(key, c.upper) > 0 {
 		key = c.upper
 	}
-	return c.backward(c.merge.SeekLT(key))
+	c.keep(key)
+	return c.backward(c.merge.SeekLT(c.key))
+}
+
+// keep makes c.key a copy of key.
+func (c *cursor) keep(key []byte) {
+	c.copied = append(c.copied[:0], key...)
+	c.key = c.copied
 }
 
 func (c *cursor) next() bool {
@@ -160,6 +172,7 @@ func (c *cursor) next() bool {
 func (c *cursor) prev() bool {
 	switch c.place {
 	case placeForward:
+		c.keep(c.key)
 		return c.backward(c.merge.SeekLT(c.key))
 	case placeBackward:
 		return c.backward(c.more)
@@ -173,12 +186,13 @@ func (c *cursor) forward(ok, skip bool) bool {
 	for ; ok; ok = c.merge.Next() {
 		k := c.merge.Key()
 		if k.Seq() > c.seq || skip && bytes.Equal(k.User, c.key) {
+			c.keep(c.key)
 			continue
 		}
 		if len(c.upper) > 0 && bytes.Compare(k.User, c.upper) >= 0 {
 			break
 		}
-		c.key = append(c.key[:0], k.User...)
+		c.key = k.User
 		if k.Kind() == sstable.KindPut {
 			c.place = placeForward
 			return true
@@ -196,7 +210,7 @@ func (c *cursor) backward(ok bool) bool {
 		if bytes.Compare(k.User, c.lower) < 0 {
 			break
 		}
-		c.key = append(c.key[:0], k.User...)
+		c.keep(k.User)
 		put := false
 		for ok && bytes.Equal(k.User, c.key) {
 			if k.Seq() <= c.seq {

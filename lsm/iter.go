@@ -112,7 +112,7 @@ func (c *cursor) close() error {
 		err = closeErr
 	}
 	db, s := c.db, c.state
-	c.state = nil
+	c.state, c.key = nil, nil
 	clear(c.runs) // they point into memtables
 	clear(c.lists)
 	for i := range c.levels {

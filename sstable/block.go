@@ -220,8 +220,8 @@ const (
 // touchFrom reads a byte of each cache line from entry i on. Whoever seeks goes on from there and
 // would wait for one line after the other; these loads depend on nothing, so the processor has them
 // all under way at once. A seek and ten moves take a tenth less. (The same for the head and the
-// table of a cached block, and for the nodes of a memtable, gained nothing.) The sum has no meaning:
-// without it the compiler would leave the loads out.
+// table of a cached block, and for the nodes of a memtable, gained nothing.) The sum has no
+// meaning: without it the compiler would leave the loads out.
 func (b *block) touchFrom(i int) (sum byte) {
 	at := int(uint32(b.number(i)))
 	for end := min(at+touchBytes, len(b.data)); at < end; at += cacheLineBytes {

@@ -277,21 +277,46 @@ func TestMergeAgainstModel(t *testing.T) {
 				i := r.IntN(len(parts))
 				parts[i] = append(parts[i], e)
 			}
-			var its []Iterator
+			var its []MergeInput
 			for _, es := range parts {
 				if len(es) == 0 || r.IntN(3) == 0 {
-					its = append(its, &modelIter{es: es})
+					its = append(its, MergeInput{Iterator: &modelIter{es: es}})
 					continue
 				}
 				rd := open(t, build(t, WriterOptions{BlockBytes: 300}, es), nil)
-				its = append(its, rd.NewIter(IterOptions{}))
+				in := MergeInput{Iterator: rd.NewIter(IterOptions{})}
+				if r.IntN(2) == 0 {
+					in.Table = in.Iterator.(*TableIter)
+				}
+				its = append(its, in)
 			}
 			m.Init(its)
+			compareKept(t, m, all)
 			compareMoves(t, r, m, all, 1500)
 			if err := m.Close(); err != nil {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// compareKept reads all of a merge and looks at each key once more after the next move.
+func compareKept(t *testing.T, m *Merge, all []entry) {
+	t.Helper()
+	var before []byte
+	ok := m.First()
+	for i := range all {
+		if i > 0 && !bytes.Equal(before, all[i-1].key.User) {
+			t.Fatalf("%q became %q by the next move", all[i-1].key.User, before)
+		}
+		if !ok || Compare(m.Key(), all[i].key) != 0 || !bytes.Equal(m.Value(), all[i].value) {
+			t.Fatalf("at %v instead of %v", m.Key(), all[i].key)
+		}
+		before = m.Key().User
+		ok = m.Next()
+	}
+	if ok || m.Err() != nil {
+		t.Fatalf("more than there is, or %v", m.Err())
 	}
 }
 

@@ -25,6 +25,8 @@ type TableIter struct {
 	valid bool   // entry is one
 
 	key     []byte // of the entry: common prefix of the block, then suffix
+	other   []byte // of the entry before it; the next one is written here
+	primed  int    // of the two, that begin with the common prefix of the block
 	trailer uint64
 	value   []byte
 	touched byte // of no meaning; see touchFrom
@@ -84,7 +86,8 @@ func (it *TableIter) report() {
 // Err returns what stopped the iterator, nil if it came to an end.
 func (it *TableIter) Err() error { return it.err }
 
-// Key returns the key of the entry, valid until the next move.
+// Key returns the key of the entry, valid until the move after the next one: whoever looks for the
+// next key need not copy this one.
 func (it *TableIter) Key() Key { return Key{User: it.key, Trailer: it.trailer} }
 
 // Value returns the value of the entry, valid until the next move.
@@ -139,6 +142,11 @@ func (it *TableIter) Next() bool {
 	return it.load(it.index+1, false) && it.set(0)
 }
 
+// nextInBlock is Next if there is an entry after this one in the block; else it does nothing.
+func (it *TableIter) nextInBlock() bool {
+	return it.valid && it.entry+1 < it.block.entries() && it.set(it.entry+1)
+}
+
 // Prev moves to the entry before this one.
 func (it *TableIter) Prev() bool {
 	if !it.valid {
@@ -153,7 +161,11 @@ func (it *TableIter) Prev() bool {
 // set moves to entry i of the block, which exists.
 func (it *TableIter) set(i int) bool {
 	suffix, trailer, value := it.block.entry(i)
-	it.key = append(it.key[:it.block.prefix], suffix...)
+	if it.primed < 2 {
+		it.other = append(it.other[:0], it.block.commonPrefix()...)
+		it.primed++
+	}
+	it.key, it.other = append(it.other[:it.block.prefix], suffix...), it.key
 	it.trailer, it.value = trailer, value
 	it.entry, it.valid = i, true
 	return true
@@ -181,8 +193,7 @@ func (it *TableIter) load(i int, backward bool) bool {
 	} else {
 		b = &it.scratch.block
 	}
-	it.block, it.index = b, i
-	it.key = append(it.key[:0], b.commonPrefix()...)
+	it.block, it.index, it.primed = b, i, 0
 	return true
 }
 
