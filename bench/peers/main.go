@@ -65,7 +65,7 @@ func parse(args []string) (plan, error) {
 	f.BoolVar(&quick, "quick", false, "100,000 keys, half a second per cell: a look, not a result")
 	f.Int64Var(&cacheMB, "cache", 256, "block cache of every engine, MiB")
 	f.Int64Var(&memtableMB, "memtable", 64, "memtable of every engine, MiB")
-	f.Int64Var(&pretouchGB, "pretouch", 2, "memory to touch before each engine, GiB")
+	f.Int64Var(&pretouchGB, "pretouch", 8, "memory to touch before each engine, GiB")
 	f.DurationVar(&p.Cell, "cell", 2*time.Second, "length of a row that runs for a time")
 	f.DurationVar(&p.Cap, "cap", 0,
 		"a row that runs by count is cut off after this (default 10s, with --large or --scale 24h)")
