@@ -160,9 +160,11 @@ func (db *DB) freeze(next *memtable) {
 // to have it at hand.
 const idleAfter = time.Second
 
-// trimMemory gives back spare arenas and what the memtable being filled has not used yet.
+// trimMemory gives back spare arenas and table writers, and what the memtable being filled has not
+// used yet.
 func (db *DB) trimMemory() {
 	db.arenas.empty()
+	db.writers.empty()
 	const step = 64 << 20 // so much at a time do commits wait for
 	for from, more := int64(0), true; more; from += step {
 		db.commit.Lock()

@@ -49,7 +49,7 @@ type DB struct {
 	keyPrefix atomic.Pointer[[]byte] // common to the keys of the memtable sorted last
 	batches   sync.Pool              // of *Batch, for Put and Delete
 	cursors   sync.Pool              // of *cursor
-	writers   sync.Pool              // of *sstable.Writer, for flushes and compactions
+	writers   writerPool             // for flushes and compactions
 	counters  counters
 	scrub     scrubber
 	loops     sync.WaitGroup

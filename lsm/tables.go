@@ -3,6 +3,8 @@ package lsm
 import (
 	"errors"
 	"io/fs"
+	"runtime"
+	"sync"
 
 	"kvd/compaction"
 	"kvd/lsm/vfs"
@@ -59,10 +61,7 @@ func (db *DB) createTable(level int) (*tableWriter, error) {
 		return nil, err
 	}
 	w.out.file = file
-	w.Writer, _ = db.writers.Get().(*sstable.Writer)
-	if w.Writer == nil {
-		w.Writer = new(sstable.Writer)
-	}
+	w.Writer = db.writers.get()
 	w.Reset(&w.out, sstable.WriterOptions{
 		Num:              num,
 		UID:              db.newUID(),
@@ -80,7 +79,7 @@ func (w *tableWriter) Finish() (sstable.Meta, error) {
 		return sstable.Meta{}, err
 	}
 	w.out.startWriting()
-	w.db.writers.Put(w.Writer)
+	w.db.writers.put(w.Writer)
 	w.Writer = nil // used by the next table
 	return meta, nil
 }
@@ -105,6 +104,41 @@ func (w *tableWriter) Abort() {
 }
 
 func (w *tableWriter) remove() { w.db.removeMade(w.num) }
+
+// writerPool keeps table writers, which hold some megabytes of buffers, one for each compaction and
+// one for the flush. A sync.Pool forgets them with every second cycle of the collector, and the
+// buffers that grew anew were half of the garbage that made it run.
+type writerPool struct {
+	mu    sync.Mutex
+	spare []*sstable.Writer
+}
+
+func (p *writerPool) get() *sstable.Writer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.spare)
+	if n == 0 {
+		return new(sstable.Writer)
+	}
+	w := p.spare[n-1]
+	p.spare = p.spare[:n-1]
+	return w
+}
+
+func (p *writerPool) put(w *sstable.Writer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.spare) <= runtime.GOMAXPROCS(0) {
+		p.spare = append(p.spare, w)
+	}
+}
+
+// empty lets go of the spare writers.
+func (p *writerPool) empty() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spare = nil
+}
 
 // beginTable returns the number of a table about to be made. Drawing it and noting it are one step
 // under mu: Check takes the file of a table that is neither noted nor listed for a forgotten one.

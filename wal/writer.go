@@ -17,7 +17,9 @@ var errRecordSize = fmt.Errorf("wal: a record exceeds %d bytes", MaxFrame)
 const (
 	bufferBytes = 64 << 10 // first capacity of a buffer, unless the log grows in smaller steps
 	// cutBytes is where a frame ends and another begins: in one buffer that grew with what is
-	// waiting, large values spent a third of their time in being copied to a larger one.
+	// waiting, large values spent a third of their time in being copied to a larger one. A buffer
+	// that is too small becomes so large at once: to double it step by step made as much garbage
+	// as there was data.
 	cutBytes        = 512 << 10
 	bufferKeepBytes = 2 * cutBytes // a buffer that grew beyond this is not kept for reuse
 	buffersKept     = 16
@@ -126,6 +128,10 @@ func (w *Writer) Append(rec []byte) Pos {
 	if w.err != nil || full && !w.cutLocked(size) {
 		w.mu.Unlock()
 		return NoPos
+	}
+	if need := len(w.buf) + size; need > cap(w.buf) && need <= frameHeadroom+cutBytes {
+		// The page is for what ends the frame: see writePart.
+		w.buf = append(make([]byte, 0, frameHeadroom+cutBytes+pageBytes), w.buf...)
 	}
 	if len(rec) < 0x80 {
 		w.buf = append(w.buf, byte(len(rec)))
