@@ -148,6 +148,7 @@ func (db *DB) freeze(next *memtable) {
 	db.commit.mem.full.Store(true)
 	db.mu.Lock()
 	db.commit.mem.next = next
+	db.commit.mem.ended, db.commit.mem.end = true, next.start
 	db.frozen = append(db.frozen, db.commit.mem)
 	db.commit.mem = next
 	db.setStateLocked(next, db.frozen, db.state.Load().version)

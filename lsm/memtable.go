@@ -47,7 +47,9 @@ type memtable struct {
 
 	segment uint64    // log segment of its records
 	start   wal.Pos   // position of its first record
-	next    *memtable // the one filled after it; set when it is frozen
+	next    *memtable // the one filled after it; set when it is frozen, until drop
+	ended   bool      // guarded by DB.mu: it is frozen, and
+	end     wal.Pos   // the records of its log segment end here
 
 	refs atomic.Int32 // read states that can reach it
 	mark scrubMark    // of its log segment

