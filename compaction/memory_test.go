@@ -26,7 +26,7 @@ type memory struct {
 	synced  int
 	levels  []int // of created outputs
 
-	fail func(op string) error // called with open, next, create, add, finish, close
+	fail func(op string) error // called with open, next, create, add, finish, close, sync
 }
 
 func makeMemory() *memory {

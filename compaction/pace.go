@@ -37,8 +37,8 @@ func Delay(pressure float64, bytes int, drain float64) time.Duration {
 }
 
 // Workers returns how many compactions may run at a time at the given pressure: half of the
-// processors, because the other half has readers and writers to serve. When writes are slowed down
-// the processors of those who wait are free, and all of them may merge.
+// processors, because the other half has readers and writers to serve. At a pressure that slows
+// writes down, the processors of writers that wait are free, and all may merge until it is over.
 func Workers(pressure float64, processors int) int {
 	if pressure > freePressure {
 		return processors

@@ -16,8 +16,8 @@ import (
 const yieldBytes = 64 << 10
 
 // Output is a table being written. Add takes entries in ascending order and keeps neither slice.
-// Finish makes the table complete, and Sync makes it durable then. Abort removes it, whatever was
-// called before.
+// Finish makes the table complete, Sync, called after Finish, makes it durable. Abort removes it,
+// whatever was called before.
 //
 // All outputs of a job are synced when the last is finished: each sync waits for the journal of the
 // file system, and the first of many in a row waits for the others too. Tables synced one by one as
@@ -86,7 +86,7 @@ func Run(ctx context.Context, j Job, c Config, e Env) (Result, error) {
 		err = r.check()
 	}
 	if err == nil {
-		err = r.sync()
+		err = r.sync(ctx)
 	}
 	if err != nil {
 		for _, out := range r.outputs {
@@ -238,8 +238,11 @@ func (r *runner) finish() error {
 }
 
 // sync makes all outputs durable.
-func (r *runner) sync() error {
+func (r *runner) sync(ctx context.Context) error {
 	for _, out := range r.outputs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := out.Sync(); err != nil {
 			return err
 		}

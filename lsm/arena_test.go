@@ -150,15 +150,30 @@ func TestEndOfTheLargestMemtable(t *testing.T) {
 // TestFlushRefusesToLoseEntries: a memtable that does not give back what was committed to it is not
 // flushed. The log still has it, and the next Open finds everything there.
 func TestFlushRefusesToLoseEntries(t *testing.T) {
+	const reaching = 40 << 32 // a node reaches over the next ones
+	flushDamaged(t, reaching)
+}
+
+// A length that shrank made nodes of a value, more than there was room for: the sort panicked.
+func TestFlushRefusesToInventEntries(t *testing.T) {
+	const shrinking = -(48 << 32) // of 49 bytes: the zeros look like two nodes
+	flushDamaged(t, shrinking)
+}
+
+// flushDamaged changes the length of the first value of a memtable and demands that the flush fails
+// for that, and that nothing is lost.
+func flushDamaged(t *testing.T, delta int64) {
+	t.Helper()
 	mem := vfs.NewMem()
 	db := mustOpen(t, "data", roomyOptions(mem))
 	for i := range 10 {
-		if err := db.Put(fmt.Appendf(nil, "k%d", i%7), []byte{byte(i)}, Sync); err != nil {
+		value := append([]byte{byte(i)}, make([]byte, 48)...)
+		if err := db.Put(fmt.Appendf(nil, "k%d", i%7), value, Sync); err != nil {
 			t.Fatal(err)
 		}
 	}
 	db.commit.Lock()
-	db.commit.mem.arena.words[firstOffset] += 40 << 32 // memory damage: one node reaches over the next
+	db.commit.mem.arena.words[firstOffset] += uint64(delta)
 	db.commit.Unlock()
 	err := db.Flush()
 	if !errors.Is(err, errEntriesLost) || !errors.Is(err, ErrReadOnly) {

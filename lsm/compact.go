@@ -34,7 +34,7 @@ func (db *DB) compactLoop() {
 		}
 		err := db.runJob(db.ctx, job)
 		db.mu.Lock()
-		db.working--
+		db.loopJobs--
 		db.mu.Unlock()
 		db.endJob(job, err)
 	}
@@ -49,11 +49,12 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 			return compaction.Job{}, false
 		}
 		f := db.failure.Load()
-		if (f == nil || f.passes) && db.working < db.workers && !time.Now().Before(db.retryAfter) {
+		may := (f == nil || f.passes) && db.loopJobs < db.loopsMax
+		if may && !time.Now().Before(db.retryAfter) {
 			levels := &db.state.Load().version.levels
 			if job, ok := db.picker.Pick(levels, db.isBusyLocked); ok {
 				db.beginJobLocked(job)
-				db.working++
+				db.loopJobs++
 				return job, true
 			}
 		}
@@ -106,6 +107,9 @@ func (db *DB) endJob(job compaction.Job, err error) {
 		db.retryPause = min(max(2*db.retryPause, compactRetryMin), compactRetryMax)
 		db.retryAfter = time.Now().Add(db.retryPause)
 		time.AfterFunc(db.retryPause, db.wake)
+	}
+	if db.idle != nil && !db.closing {
+		db.idle.Reset(idleAfter)
 	}
 	db.work.Broadcast()
 }

@@ -186,7 +186,9 @@ func (c *cursor) forward(ok, skip bool) bool {
 	for ; ok; ok = c.merge.Next() {
 		k := c.merge.Key()
 		if k.Seq() > c.seq || skip && bytes.Equal(k.User, c.key) {
-			c.keep(c.key)
+			if skip {
+				c.keep(c.key) // the merge moves again, and its key from before is not valid longer
+			}
 			continue
 		}
 		if len(c.upper) > 0 && bytes.Compare(k.User, c.upper) >= 0 {

@@ -87,8 +87,8 @@ type DB struct {
 	busy       map[uint64]bool   // tables in a compaction
 	damaged    map[uint64]string // tables that no compaction may use; number -> file
 	jobs       int               // compactions running
-	working    int               // of these, that a compactLoop runs
-	workers    int               // compactLoops that may
+	loopJobs   int               // of these, those that compactLoops run
+	loopsMax   int               // by compaction.Workers
 	held       int               // calls running that Close waits for
 	retryAfter time.Time         // no compaction before; set when one has failed
 	retryPause time.Duration     // the last pause after one that failed; 0 after one that did not
@@ -287,6 +287,7 @@ func (db *DB) closeFiles() (errs []error) {
 	for _, m := range append(last.frozen, last.mem) {
 		if m.refs.Add(-1) == 0 {
 			m.arena.free()
+			m.drop()
 		}
 	}
 	db.arenas.empty()

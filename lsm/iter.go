@@ -11,7 +11,8 @@ type IterOptions struct {
 
 // Iter walks the pairs of one moment in key order, both ways. Moves report whether they landed on a
 // pair; when one did not, Err tells whether it was the end or an error. Key and Value may be
-// called after a move that landed, and what they return is valid until the next move or Close.
+// called after a move that landed, and what they return is valid until the next move or Close. It
+// is the memory of the database itself and must not be changed.
 // Moving on from an end does not land; First, Last or a seek start afresh.
 //
 // An Iter holds on to files and memory as of its creation: close it. It is used by one goroutine
@@ -63,10 +64,10 @@ func (it *Iter) Next() bool { return it.c != nil && it.c.next() }
 // Prev moves to the pair before the current one.
 func (it *Iter) Prev() bool { return it.c != nil && it.c.prev() }
 
-// Key returns the key of the current pair. It is valid until the next move.
+// Key returns the key of the current pair, valid until the next move. It must not be changed.
 func (it *Iter) Key() []byte { return it.c.key }
 
-// Value returns the value of the current pair. It is valid until the next move.
+// Value returns the value of the current pair, valid until the next move. It must not be changed.
 func (it *Iter) Value() []byte {
 	if it.c.place == placeBackward {
 		return it.c.value
@@ -82,8 +83,8 @@ func (it *Iter) Err() error {
 	return it.err
 }
 
-// All ranges over the pairs from the first on. Key and value are valid in the loop body only;
-// look at Err afterwards.
+// All ranges over the pairs from the first on. Key and value are valid in the loop body only and
+// must not be changed; look at Err afterwards.
 func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
 		for ok := it.First(); ok && yield(it.Key(), it.Value()); {

@@ -48,8 +48,10 @@ type memtable struct {
 	segment uint64    // log segment of its records
 	start   wal.Pos   // position of its first record
 	next    *memtable // the one filled after it; set when it is frozen, until drop
-	ended   bool      // guarded by DB.mu: it is frozen, and
-	end     wal.Pos   // the records of its log segment end here
+
+	// Guarded by DB.mu.
+	ended bool    // it was frozen
+	end   wal.Pos // of the records of its log segment, once it has ended
 
 	refs atomic.Int32 // read states that can reach it
 	mark scrubMark    // of its log segment

@@ -343,7 +343,9 @@ func BenchmarkMemtableOrder(b *testing.B) {
 	m.full.Store(true)
 	b.ResetTimer()
 	for range b.N {
-		m.run.Store(nil)
+		if r := m.run.Swap(nil); r != nil {
+			r.free()
+		}
 		db.order(m, 1)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/entries, "ns/entry")
@@ -482,6 +484,37 @@ func TestFlushedMemtablesAreGone(t *testing.T) {
 		t.Errorf("%d of 20 are still there", alive)
 	}
 	mustClose(t, db)
+}
+
+// The order of a memtable that was never flushed, of a database opened for reading say, is off the Go
+// heap, and Close left it there.
+func TestCloseFreesOrderOfMemtable(t *testing.T) {
+	mem := vfs.NewMem()
+	o := Options{FS: mem}
+	db := mustOpen(t, "data", o)
+	const entries = 40_000 // two megabytes to order
+	for i := range entries {
+		if err := db.Put(fmt.Appendf(nil, "%d", i), nil, NoSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, db)
+	o.ReadOnly = true
+	db = mustOpen(t, "data", o)
+	it := db.NewIter(IterOptions{})
+	n := 0
+	for range it.All() {
+		n++
+	}
+	state := db.state.Load()
+	run := append(state.frozen, state.mem)[0].run.Load()
+	if err := it.Close(); err != nil || n != entries || len(run.memory.Bytes) == 0 {
+		t.Fatalf("%d entries, %d bytes, %v", n, len(run.memory.Bytes), err)
+	}
+	mustClose(t, db)
+	if len(run.memory.Bytes) != 0 {
+		t.Errorf("%d bytes are left", len(run.memory.Bytes))
+	}
 }
 
 // TestFrozenMemtableIsSortedOnce: an iterator asks up to a number that is beyond what a full

@@ -71,11 +71,13 @@ func (db *DB) repaceLocked() {
 	}
 	const sample = 1 << 20
 	pressure := compaction.Pressure(&s.version.levels, db.opts.Compaction)
-	if workers := compaction.Workers(pressure, runtime.GOMAXPROCS(0)); workers != db.workers {
-		db.workers = workers
+	if workers := compaction.Workers(pressure, runtime.GOMAXPROCS(0)); workers != db.loopsMax {
+		db.loopsMax = workers
 		db.work.Broadcast()
 	}
-	drain := p.drain.Rate() * float64(db.workers)
+	// As if each that may run finds a job. One that merges level 0 keeps the base level to itself,
+	// so with many processors this is too much, and an overload settles at a higher pressure.
+	drain := p.drain.Rate() * float64(db.loopsMax)
 	d := compaction.Delay(pressure, sample, drain)
 	if p.flushRate > 0 {
 		// With one frozen memtable the flush has a whole memtable's time to finish; with two it

@@ -144,11 +144,11 @@ func (db *DB) copyTable(t *table, level int) error {
 		return err
 	}
 	meta, err := w.Finish()
-	if err == nil {
-		err = w.Sync()
-	}
 	if err == nil && !sameContents(&meta, t.meta) {
 		err = &CorruptError{File: t.name, Offset: -1, Reason: "its entries are not what they were"}
+	}
+	if err == nil {
+		err = w.Sync()
 	}
 	if err == nil {
 		err = db.names.sync(mark)

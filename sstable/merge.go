@@ -79,8 +79,8 @@ func (m *Merge) Close() error {
 // Err returns the error of the first child that failed.
 func (m *Merge) Err() error { return m.err }
 
-// Key returns the key of the entry. Of children that are TableIters or keep their keys it is valid
-// until the move after the next one.
+// Key returns the key of the entry, valid until the next move; until the one after that, if all
+// children are TableIters, walk TableIters one after the other, or keep their keys in place.
 func (m *Merge) Key() Key { return m.children[m.tree[0]].key }
 
 // Value returns the value of the entry, valid until the next move.

@@ -26,7 +26,7 @@ type TableIter struct {
 
 	key     []byte // of the entry: common prefix of the block, then suffix
 	other   []byte // of the entry before it; the next one is written here
-	primed  int    // of the two, that begin with the common prefix of the block
+	primed  int    // how many of the two begin with the common prefix of this block
 	trailer uint64
 	value   []byte
 	touched byte // of no meaning; see touchFrom

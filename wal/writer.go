@@ -15,7 +15,8 @@ var ErrClosed = errors.New("wal: closed")
 var errRecordSize = fmt.Errorf("wal: a record exceeds %d bytes", MaxFrame)
 
 const (
-	bufferBytes = 64 << 10 // first capacity of a buffer, unless the log grows in smaller steps
+	// bufferBytes is the first capacity of a buffer, unless the log grows in smaller steps.
+	bufferBytes = 64 << 10
 	// cutBytes is where a frame ends and another begins: in one buffer that grew with what is
 	// waiting, large values spent a third of their time in being copied to a larger one. A buffer
 	// that is too small becomes so large at once: to double it step by step made as much garbage

@@ -30,8 +30,8 @@ var engineExhibits = []exhibit{
 		name:  "compaction-syncs-last-table-only",
 		story: "of the tables that a compaction made only the last one is durable",
 		edits: []edit{{"compaction/run.go",
-			"range r.outputs {\n\t\tif err := out.Sync()",
-			"range r.outputs[max(0, len(r.outputs)-1):] {\n\t\tif err := out.Sync()"}},
+			"for _, out := range r.outputs {\n\t\tif err := ctx",
+			"for _, out := range r.outputs[max(0, len(r.outputs)-1):] {\n\t\tif err := ctx"}},
 		pkg: "./lsm", run: crashTests,
 	},
 	{
