@@ -157,8 +157,8 @@ func (db *DB) freeze(next *memtable) {
 	db.idle.Reset(idleAfter)
 }
 
-// idleAfter is how long no memtable has become full and no compaction has ended when memory is given
-// back: by then it is no use to have it at hand.
+// idleAfter is how long no memtable has become full and no compaction has ended when memory is
+// given back: by then it is no use to have it at hand.
 const idleAfter = time.Second
 
 // trimMemory gives back spare arenas and table writers, and what the memtable being filled has not
