@@ -350,10 +350,14 @@ func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
 
 var errQuarantined = errors.New("tables in the range are damaged and left as they are")
 
-// runJobWithin is runJob until ctx ends or the DB closes.
+// runJobWithin is runJob until ctx ends or the DB closes, which is ErrClosed.
 func (db *DB) runJobWithin(ctx context.Context, job compaction.Job) error {
-	ctx, cancel := context.WithCancel(ctx)
+	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(db.ctx, cancel)()
-	return db.runJob(ctx, job)
+	err := db.runJob(within, job)
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return ErrClosed
+	}
+	return err
 }
