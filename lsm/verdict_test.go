@@ -205,6 +205,7 @@ func testState(
 		acked = "v"
 	}
 	state := func() string { return strings.TrimPrefix(db.Metrics().State, "lsm: ") }
+	synctest.Wait() // no log is being made ready, whose sync would be the one that fails
 	fsys.armed.Store(true)
 	err := do(db)
 	if bad := badVerdict(err, want, then, cause); bad != "" {
