@@ -101,80 +101,85 @@ func TestFailedSyncThenSuccess(t *testing.T) {
 		"dirty": func(err error) error { return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			fsys := newFailingFS(nil)
-			var failed atomic.Bool
-			fsys.match = func(o vfs.Op) error {
-				if o.Kind == vfs.OpSync && strings.Contains(o.Name, logSuffix) && !failed.Swap(true) {
-					return lose(syscall.EIO)
-				}
-				return nil
-			}
-			db := mustOpen(t, "data", roomyOptions(fsys))
-			put := func(key string, d Durability) error { return db.Put([]byte(key), []byte("v"), d) }
-			if err := put("before", Sync); err != nil {
-				t.Fatal(err)
-			}
-			fsys.armed.Store(true)
-			if err := put("amid", Sync); !errors.Is(err, ErrInDoubt) || !errors.Is(err, ErrReadOnly) ||
-				!errors.Is(err, syscall.EIO) {
-				t.Fatalf("the write whose sync failed: %v", err)
-			}
-			for range 3 {
-				for _, d := range []Durability{Sync, Async, NoSync} {
-					if err := put("after", d); !errors.Is(err, ErrReadOnly) || errors.Is(err, ErrInDoubt) {
-						t.Errorf("a write after the failed sync: %v", err)
-					}
-				}
-				for what, err := range map[string]error{
-					"an empty batch": db.Apply(new(Batch), Sync),
-					"Flush":          db.Flush(),
-					"Compact":        db.Compact(context.Background(), nil, nil),
-					"Checkpoint":     db.Checkpoint("copy"),
-				} {
-					if !errors.Is(err, ErrReadOnly) {
-						t.Errorf("%s after the failed sync: %v", what, err)
-					}
-				}
-			}
-			if _, err := db.Get([]byte("before")); err != nil {
-				t.Errorf("reads do not go on: %v", err)
-			}
-			if s := db.Metrics().State; !strings.HasPrefix(s, ErrReadOnly.Error()) {
-				t.Errorf("state: %s", s)
-			}
-			crashed := fsys.mem.Crash(nil, vfs.KeepNone)
-			if err := db.Close(); !errors.Is(err, ErrReadOnly) {
-				t.Errorf("Close: %v", err)
-			}
-			keys := func(disk *vfs.Mem) string {
-				db := mustOpen(t, "data", roomyOptions(disk))
-				defer mustClose(t, db)
-				contents, err := faultContents(db)
-				if err != nil {
-					t.Error(err)
-				}
-				var keys []string
-				for key := range contents {
-					keys = append(keys, key)
-				}
-				slices.Sort(keys)
-				return strings.Join(keys, " ")
-			}
-			if got := keys(crashed); got != "before" {
-				t.Errorf("after a loss of power: %q", got)
-			}
-			want := "amid before"
-			if name == "evicted" {
-				want = "before"
-			}
-			if got := keys(fsys.mem); got != want {
-				t.Errorf("opened again: %q, want %q", got, want)
-			}
-			// What the second life has shown it keeps, although the first sync had lost it.
-			if got := keys(fsys.mem.Crash(nil, vfs.KeepNone)); got != want {
-				t.Errorf("opened again, after a loss of power: %q, want %q", got, want)
-			}
+			synctest.Test(t, func(t *testing.T) { testFailedSync(t, name, lose) })
 		})
+	}
+}
+
+func testFailedSync(t *testing.T, name string, lose func(error) error) {
+	fsys := newFailingFS(nil)
+	var failed atomic.Bool
+	fsys.match = func(o vfs.Op) error {
+		if o.Kind == vfs.OpSync && strings.Contains(o.Name, logSuffix) && !failed.Swap(true) {
+			return lose(syscall.EIO)
+		}
+		return nil
+	}
+	db := mustOpen(t, "data", roomyOptions(fsys))
+	put := func(key string, d Durability) error { return db.Put([]byte(key), []byte("v"), d) }
+	if err := put("before", Sync); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait() // no log is being made ready, whose sync would be the one that fails
+	fsys.armed.Store(true)
+	if err := put("amid", Sync); !errors.Is(err, ErrInDoubt) || !errors.Is(err, ErrReadOnly) ||
+		!errors.Is(err, syscall.EIO) {
+		t.Fatalf("the write whose sync failed: %v", err)
+	}
+	for range 3 {
+		for _, d := range []Durability{Sync, Async, NoSync} {
+			if err := put("after", d); !errors.Is(err, ErrReadOnly) || errors.Is(err, ErrInDoubt) {
+				t.Errorf("a write after the failed sync: %v", err)
+			}
+		}
+		for what, err := range map[string]error{
+			"an empty batch": db.Apply(new(Batch), Sync),
+			"Flush":          db.Flush(),
+			"Compact":        db.Compact(context.Background(), nil, nil),
+			"Checkpoint":     db.Checkpoint("copy"),
+		} {
+			if !errors.Is(err, ErrReadOnly) {
+				t.Errorf("%s after the failed sync: %v", what, err)
+			}
+		}
+	}
+	if _, err := db.Get([]byte("before")); err != nil {
+		t.Errorf("reads do not go on: %v", err)
+	}
+	if s := db.Metrics().State; !strings.HasPrefix(s, ErrReadOnly.Error()) {
+		t.Errorf("state: %s", s)
+	}
+	crashed := fsys.mem.Crash(nil, vfs.KeepNone)
+	if err := db.Close(); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("Close: %v", err)
+	}
+	keys := func(disk *vfs.Mem) string {
+		db := mustOpen(t, "data", roomyOptions(disk))
+		defer mustClose(t, db)
+		contents, err := faultContents(db)
+		if err != nil {
+			t.Error(err)
+		}
+		var keys []string
+		for key := range contents {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		return strings.Join(keys, " ")
+	}
+	if got := keys(crashed); got != "before" {
+		t.Errorf("after a loss of power: %q", got)
+	}
+	want := "amid before"
+	if name == "evicted" {
+		want = "before"
+	}
+	if got := keys(fsys.mem); got != want {
+		t.Errorf("opened again: %q, want %q", got, want)
+	}
+	// What the second life has shown it keeps, although the first sync had lost it.
+	if got := keys(fsys.mem.Crash(nil, vfs.KeepNone)); got != want {
+		t.Errorf("opened again, after a loss of power: %q, want %q", got, want)
 	}
 }
 
