@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,8 +118,9 @@ func newRunner(t Target, s Spec, load Workload, sleep func(time.Duration)) (*run
 func (r *runner) newWorker(i int, load *Workload, zipf Zipf) *worker {
 	w := &worker{run: r, samples: make([]sample, 0, samplesHeld), choose: chooser{
 		load: load, space: r.space, front: &r.front, sequence: &r.sequence, limit: r.spec.Ops,
-		random: rand.New(rand.NewPCG(r.spec.Seed, uint64(i)+1)), zipf: zipf,
+		random: NewRand(r.spec.Seed, uint64(i)+1), zipf: zipf,
 	}}
+	w.key, w.value, w.read = NewBuffer(0), NewBuffer(r.values.bytes), NewBuffer(r.values.bytes)
 	if r.spec.Ledger != nil {
 		w.choose.own, w.choose.of = uint64(i), uint64(r.spec.Workers)
 	}

@@ -24,12 +24,13 @@ const sampleEvery = 64
 
 // data is what all engines are given: it follows from the seed alone.
 type data struct {
-	keys   uint64
-	space  *bench.Keyspace
-	values *bench.Values
-	zipf   bench.Zipf
-	second bench.Permutation // the order of overwrite
-	seed   uint64
+	keys       uint64
+	space      *bench.Keyspace
+	values     *bench.Values
+	zipf       bench.Zipf
+	second     bench.Permutation // the order of overwrite
+	seed       uint64
+	valueBytes int
 }
 
 func newData(c config) (*data, error) {
@@ -38,12 +39,13 @@ func newData(c config) (*data, error) {
 		return nil, err
 	}
 	return &data{
-		keys:   uint64(c.Keys),
-		space:  space,
-		values: bench.NewValues(c.ValueBytes, c.Seed),
-		zipf:   bench.NewZipf(uint64(c.Keys), bench.ZipfTheta),
-		second: bench.NewPermutation(uint64(c.Keys), c.Seed+1),
-		seed:   c.Seed,
+		keys:       uint64(c.Keys),
+		space:      space,
+		values:     bench.NewValues(c.ValueBytes, c.Seed),
+		zipf:       bench.NewZipf(uint64(c.Keys), bench.ZipfTheta),
+		second:     bench.NewPermutation(uint64(c.Keys), c.Seed+1),
+		seed:       c.Seed,
+		valueBytes: c.ValueBytes,
 	}, nil
 }
 
@@ -58,7 +60,12 @@ func (d *data) overwriting() order {
 	return func(i uint64) bench.Number { return d.space.Loaded(d.second.At(i)) }
 }
 
-func (d *data) random(salt uint64) *rand.Rand { return rand.New(rand.NewPCG(d.seed, salt)) }
+func (d *data) random(salt uint64) *rand.Rand { return bench.NewRand(d.seed, salt) }
+
+// buffers returns room for a key and a value, for one goroutine.
+func (d *data) buffers() (key, value []byte) {
+	return bench.NewBuffer(0), bench.NewBuffer(d.valueBytes)
+}
 
 // outcome of a timed loop.
 type outcome struct {
@@ -80,7 +87,7 @@ func (d *data) write(t store, writers int, o order, version uint64,
 	limit time.Duration,
 ) (outcome, error) {
 	return parallel(writers, func(w int, start time.Time) (uint64, error) {
-		var key, value []byte
+		key, value := d.buffers()
 		done := uint64(0)
 		for i := uint64(w); i < d.keys; i += uint64(writers) {
 			if done%clockEvery == 0 && time.Since(start) > limit {
@@ -124,7 +131,7 @@ func (d *data) writeFor(t store, writers int, version uint64,
 	limit time.Duration,
 ) (outcome, error) {
 	return parallel(writers, func(w int, start time.Time) (uint64, error) {
-		var key, value []byte
+		key, value := d.buffers()
 		random := d.random(uint64(w) + 1)
 		done := uint64(0)
 		for time.Since(start) < limit {
@@ -149,6 +156,13 @@ type reader struct {
 	drawn    []bench.Number // Zipfian numbers, drawn before the clock starts
 	count    uint64
 	key, buf []byte
+	_        [128]byte // no cache line is shared with the next reader
+}
+
+func (d *data) newReader(t store, low, top, salt uint64) *reader {
+	r := &reader{data: d, t: t, low: low, top: top, random: d.random(salt)}
+	r.key, r.buf = d.buffers()
+	return r
 }
 
 // operation is what a reader repeats.
@@ -160,7 +174,7 @@ func (d *data) readFor(t store, readers int, limit time.Duration, low, top uint6
 ) (outcome, error) {
 	rs := make([]*reader, readers)
 	for i := range rs {
-		rs[i] = &reader{data: d, t: t, low: low, top: top, random: d.random(uint64(i) + 1000)}
+		rs[i] = d.newReader(t, low, top, uint64(i)+1000)
 		if zipfian {
 			rs[i].draw()
 		}
@@ -278,7 +292,7 @@ func (r *reader) pair(want bench.Number, key, value []byte) error {
 // scanAll reads every pair in each of readers goroutines.
 func (d *data) scanAll(t store, readers int, low, top uint64) (outcome, error) {
 	return parallel(readers, func(w int, _ time.Time) (uint64, error) {
-		r := &reader{data: d, t: t, low: low, top: top}
+		r := d.newReader(t, low, top, 0)
 		var bad error
 		first := d.space.AppendKey(nil, d.space.Loaded(0))
 		got, err := t.Scan(first, -1, func(key, value []byte) bool {
@@ -324,7 +338,7 @@ func (d *data) beside(t store, limit time.Duration, low, version uint64, pace fl
 	var wrote sync.WaitGroup
 	var writeErr error
 	wrote.Go(func() {
-		var key, value []byte
+		key, value := d.buffers()
 		random, start := d.random(2000), time.Now()
 		p := pacer{start, pace}
 		for !stop.Load() && writeErr == nil {

@@ -453,7 +453,7 @@ func besideNames() (names []string) {
 // verify reads a thousand of the first count keys of an order, and as many that do not exist, and
 // compares every byte.
 func (s *session) verify(t store, o order, count, low, top uint64) error {
-	r := &reader{data: s.data, t: t, low: low, top: top, random: s.random(3000)}
+	r := s.newReader(t, low, top, 3000)
 	miss := missWith(t.Get)
 	for range min(count, 1000) {
 		r.count = 0 // every one is of the sample

@@ -54,7 +54,7 @@ func (d *data) overwriteFor(t store, version uint64, limit time.Duration) (stead
 	out.windows = make([]float64, limit/window)
 	var err error
 	out.outcome, err = parallel(1, func(_ int, start time.Time) (done uint64, err error) {
-		var key, value []byte
+		key, value := d.buffers()
 		random := d.random(5000)
 		for time.Since(start) < limit {
 			n := d.space.Loaded(random.Uint64N(d.keys))
