@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -371,6 +372,7 @@ func (d *data) beside(t store, limit time.Duration, low, version uint64, pace fl
 func parallel(n int, fn func(w int, start time.Time) (uint64, error)) (outcome, error) {
 	var all sync.WaitGroup
 	done, errs := make([]uint64, n), make([]error, n)
+	runtime.GC() // the garbage of the row before is no part of this one
 	start, used := time.Now(), usedNow()
 	for w := range n {
 		all.Go(func() { done[w], errs[w] = fn(w, start) })

@@ -41,8 +41,8 @@ func (d *Domain) Enter() *Cell {
 }
 
 // choose gives a goroutine the same cell as a rule, by the address of its stack: the line of that
-// cell stays with its core. Tried: a random cell, which another core has used last half of the time;
-// with cores that share no cache a whole Get that finds nothing took twice as long.
+// cell stays with its core. Tried: a random cell, which another core has used last half of the
+// time; with cores that share no cache a whole Get that finds nothing took twice as long.
 func choose() uint64 {
 	const minStackBits = 11
 	var here byte
