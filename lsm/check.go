@@ -152,7 +152,7 @@ func (db *DB) neededSegments() []uint64 {
 // the cleaner yet: whoever released it is on the way to mu.
 func (db *DB) releasingLocked() bool {
 	for s := range db.older {
-		if s.refs.Load() == 0 && !slices.Contains(db.dead, s) {
+		if s.refs.Sum() == 0 && !slices.Contains(db.dead, s) {
 			return true
 		}
 	}

@@ -258,11 +258,11 @@ func (db *DB) closeFiles() (errs []error) {
 	db.free(dead)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	iterators, open := last.refs.Add(-1), make(map[*table]bool)
+	iterators, open := last.refs.Sum(), make(map[*table]bool)
 	db.older[last] = struct{}{}
 	for s := range db.older {
 		if s != last {
-			iterators += s.refs.Load()
+			iterators += s.refs.Sum()
 		}
 		for _, tables := range s.version.tables {
 			for _, t := range tables {

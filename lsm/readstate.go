@@ -1,24 +1,23 @@
 package lsm
 
 import (
-	"sync/atomic"
-
 	"kvd/sstable"
+	"kvd/sstable/rcu"
 )
 
 // readState is everything a read looks at, newest first: the memtable being filled, the frozen
 // ones, the tables. It is immutable; whenever one of the parts changes a new one is made current.
 //
 // A Get uses the current state inside an rcu section. Iterators live longer and hold a reference.
-// A state without references goes to the cleaner, which waits for the Gets inside and then lets
-// go of its parts.
+// A state that is not current goes to the cleaner, and once more with its last reference. The
+// cleaner waits for the Gets inside and then, unless references are left, lets go of its parts.
 type readState struct {
 	mem     *memtable
 	frozen  []*memtable // newest first
 	version *version
 
-	refs  atomic.Int32 // 1 for being current, 1 for each iterator
-	freed bool         // of the cleaner
+	refs  rcu.Counter // iterators
+	freed bool        // of the cleaner
 }
 
 // get finds the newest version of user that is not newer than at and appends its value to dst.
@@ -49,8 +48,8 @@ func (db *DB) acquireState() *readState {
 	cell := db.readers.Enter()
 	s := db.state.Load()
 	if s != nil {
-		// References may be 0 here if s has just been replaced. The cleaner cannot have passed the
-		// rcu section that we are in, and looks at the count again when it has.
+		// s may have just been replaced. The cleaner looks at the count when it has passed the rcu
+		// section that we are in: from then on references only go.
 		s.refs.Add(1)
 	}
 	cell.Exit()
@@ -59,12 +58,16 @@ func (db *DB) acquireState() *readState {
 
 // releaseState gives a reference back.
 func (db *DB) releaseState(s *readState) {
-	if s.refs.Add(-1) == 0 {
-		db.mu.Lock()
-		db.dead = append(db.dead, s)
-		db.work.Broadcast()
-		db.mu.Unlock()
+	s.refs.Add(-1)
+	if db.state.Load() == s {
+		return // whoever replaces it gives it to the cleaner
 	}
+	db.mu.Lock()
+	if s.refs.Sum() == 0 { // at the latest for the last one that gets here
+		db.dead = append(db.dead, s)
+	}
+	db.work.Broadcast()
+	db.mu.Unlock()
 }
 
 // setStateLocked makes a new state current. The caller holds mu.
@@ -73,7 +76,6 @@ func (db *DB) setStateLocked(mem *memtable, frozen []*memtable, v *version) {
 	for i := len(frozen) - 1; i >= 0; i-- {
 		next.frozen = append(next.frozen, frozen[i])
 	}
-	next.refs.Store(1)
 	v.states.Add(1)
 	mem.refs.Add(1)
 	for _, m := range frozen {
@@ -81,9 +83,7 @@ func (db *DB) setStateLocked(mem *memtable, frozen []*memtable, v *version) {
 	}
 	if old := db.state.Swap(next); old != nil {
 		db.older[old] = struct{}{}
-		if old.refs.Add(-1) == 0 {
-			db.dead = append(db.dead, old)
-		}
+		db.dead = append(db.dead, old)
 	}
 	db.work.Broadcast()
 }
@@ -127,7 +127,7 @@ func (db *DB) free(dead []*readState) {
 	for _, s := range dead {
 		// An iterator may have taken a new reference before the grace period ended; its release
 		// brings the state here again.
-		if s.freed || s.refs.Load() != 0 {
+		if s.freed || s.refs.Sum() != 0 {
 			continue
 		}
 		s.freed = true

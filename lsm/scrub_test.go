@@ -379,7 +379,7 @@ func TestScrubPace(t *testing.T) {
 			if n := ops.Load() - wakes; n > 40 {
 				t.Errorf("at %v: %d operations in %v", passed, n, step)
 			}
-			if refs, open := db.state.Load().refs.Load(), mem.OpenFiles(); refs != 1 || open != files {
+			if refs, open := db.state.Load().refs.Sum(), mem.OpenFiles(); refs != 0 || open != files {
 				t.Fatalf("at %v: between two steps %d references to the state are held and %d files "+
 					"of %d are open", passed, refs, open, files)
 			}

@@ -28,9 +28,8 @@ type Cache struct {
 	scratch sync.Pool // *scratch
 	readers rcu.Domain
 
-	hits   [hitStripes]stripe
-	misses atomic.Uint64
-	pinned atomic.Int64
+	hits, misses rcu.Counter // every Get of every core writes one
+	pinned       atomic.Int64
 
 	mu        sync.Mutex
 	log       cacheLog
@@ -39,14 +38,6 @@ type Cache struct {
 	used      int64
 	blocks    int
 	evictions uint64
-}
-
-const hitStripes = 32
-
-// stripe is a counter with a cache line to itself.
-type stripe struct {
-	n atomic.Uint64
-	_ [56]byte
 }
 
 // CacheMetrics are counts since the Cache was made, and what it holds now.
@@ -85,20 +76,14 @@ func (c *Cache) Readers() *rcu.Domain { return &c.readers }
 // Metrics returns a moment's counts.
 func (c *Cache) Metrics() CacheMetrics {
 	m := CacheMetrics{
-		Misses: c.misses.Load(), PinnedBytes: c.pinned.Load(), BudgetBytes: c.budget,
-	}
-	for i := range c.hits {
-		m.Hits += c.hits[i].n.Load()
+		Hits: uint64(c.hits.Sum()), Misses: uint64(c.misses.Sum()),
+		PinnedBytes: c.pinned.Load(), BudgetBytes: c.budget,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m.Evictions, m.Blocks, m.UsedBytes = c.evictions, c.blocks, c.used
 	return m
 }
-
-// hit counts a hit; h, a key's hash, spreads callers over the stripes. One counter for all would be
-// the only line that every Get of every core writes; so it is 1 % of a Get.
-func (c *Cache) hit(h uint64) { c.hits[h%hitStripes].n.Add(1) }
 
 // touch marks b as used. The mark is read first: a store to a line that other cores read costs them
 // a miss each.

@@ -184,7 +184,7 @@ func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
 		b := r.cache.block(&r.slots[i])
 		if b != nil {
 			b.touch()
-			r.cache.hit(hash)
+			r.cache.hits.Add(1)
 		} else {
 			if s, err = r.load(i); err != nil {
 				return dst, 0, 0, false, err

@@ -34,8 +34,8 @@ type TableIter struct {
 	scratch    scratch // for blocks that are not cached; stored is the window read ahead
 	windowFrom int     // blocks [windowFrom, windowTo) are in scratch.stored
 	windowTo   int
-	misses     uint64
-	hits       uint64
+	misses     int64
+	hits       int64
 }
 
 var _ Iterator = (*TableIter)(nil)
@@ -76,11 +76,13 @@ func (it *TableIter) leave() {
 
 // report adds up hits and misses that were counted locally.
 func (it *TableIter) report() {
-	if it.r != nil && it.hits+it.misses > 0 {
-		it.r.cache.hits[0].n.Add(it.hits)
-		it.r.cache.misses.Add(it.misses)
-		it.hits, it.misses = 0, 0
+	if it.hits > 0 {
+		it.r.cache.hits.Add(it.hits)
 	}
+	if it.misses > 0 {
+		it.r.cache.misses.Add(it.misses)
+	}
+	it.hits, it.misses = 0, 0
 }
 
 // Err returns what stopped the iterator, nil if it came to an end.

@@ -184,11 +184,18 @@ var engineExhibits = []exhibit{
 	{
 		name:  "iterator-not-pinned",
 		story: "an obsolete table is closed and removed while an iterator reads it",
-		edits: []edit{
-			{"lsm/readstate.go", "if old.refs.Add(-1) == 0 {", "if old.refs.Add(-1) >= 0 {"},
-			{"lsm/readstate.go", "if s.freed || s.refs.Load() != 0 {", "if s.freed {"},
-		},
+		edits: []edit{{"lsm/readstate.go",
+			"if s.freed || s.refs.Sum() != 0 {",
+			"if s.freed {"}},
 		pkg: "./lsm/metamorphic", run: metaTests,
+	},
+	{
+		name:  "last-reference-unnoticed",
+		story: "the last iterator on an old state tells nobody: its tables stay until Close",
+		edits: []edit{{"lsm/readstate.go",
+			"if db.state.Load() == s {",
+			"if db.state.Load() != nil {"}},
+		pkg: "./lsm", run: "^TestLastIteratorFreesItsTables$",
 	},
 	{
 		name:  "table-leaked",

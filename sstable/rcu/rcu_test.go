@@ -45,11 +45,9 @@ func TestReadersNeverMeetWhatWasFreed(t *testing.T) {
 	updates.Wait()
 	stop.Store(true)
 	wg.Wait()
-	for phase := range d.cells {
-		for i := range d.cells[phase] {
-			if n := d.cells[phase][i].readers.Load(); n != 0 {
-				t.Errorf("%d readers left in a cell", n)
-			}
+	for phase := range d.inside {
+		if n := d.inside[phase].Sum(); n != 0 {
+			t.Errorf("%d readers left", n)
 		}
 	}
 }
@@ -86,4 +84,25 @@ func BenchmarkEnterExit(b *testing.B) {
 			d.Enter().Exit()
 		}
 	})
+}
+
+// TestCounterSumsWhatManyAdd: also when others take away what one has added.
+func TestCounterSumsWhatManyAdd(t *testing.T) {
+	var c Counter
+	var wg sync.WaitGroup
+	handed := make(chan int64, 64)
+	for i := range 8 {
+		wg.Go(func() {
+			for n := range int64(1000) {
+				c.Add(n)
+				handed <- n
+				c.Add(-<-handed)
+				c.Add(int64(i))
+			}
+		})
+	}
+	wg.Wait()
+	if sum := c.Sum(); sum != 28_000 {
+		t.Errorf("sum %d", sum)
+	}
 }
