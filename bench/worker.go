@@ -29,6 +29,8 @@ type worker struct {
 	last  []byte                       // key of the pair before
 	cut   bool                         // the run ended before the scan did
 	wrong error
+
+	_ [lineBytes]byte // not shared with the next worker
 }
 
 // outcome is what one operation did.

@@ -79,7 +79,7 @@ type DB struct {
 	work       sync.Cond // something of the below has changed
 	frozen     []*memtable
 	older      map[*readState]struct{} // not current, not freed
-	dead       []*readState            // of them those to free
+	dead       []*readState            // for the cleaner to look at; may be held or freed already
 	making     map[uint64]struct{}     // tables begun that no version lists yet
 	cleaning   bool
 	snapshots  []*Snapshot // oldest first
@@ -249,13 +249,13 @@ func (db *DB) drop() {
 
 // closeFiles closes the tables and frees the memtables.
 func (db *DB) closeFiles() (errs []error) {
-	last := db.state.Swap(nil)
-	db.readers.Synchronize()
+	// The last state must not be among the dead: free would remove its tables as obsolete. An
+	// iterator that is closed from here on may append it, and nobody looks any more.
 	db.mu.Lock()
-	dead := db.dead
+	last, dead := db.state.Swap(nil), db.dead
 	db.dead = nil
 	db.mu.Unlock()
-	db.free(dead)
+	db.free(dead) // waits for the readers, those of last too
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	iterators, open := last.refs.Sum(), make(map[*table]bool)

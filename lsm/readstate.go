@@ -63,10 +63,10 @@ func (db *DB) releaseState(s *readState) {
 		return // whoever replaces it gives it to the cleaner
 	}
 	db.mu.Lock()
-	if s.refs.Sum() == 0 { // at the latest for the last one that gets here
+	if s.refs.Sum() == 0 { // whoever takes mu last sees what all have given back
 		db.dead = append(db.dead, s)
+		db.work.Broadcast()
 	}
-	db.work.Broadcast()
 	db.mu.Unlock()
 }
 
@@ -111,8 +111,8 @@ func (db *DB) cleanLoop() {
 	}
 }
 
-// free lets go of states whose last reference is gone. It is called by one goroutine at a time,
-// without mu.
+// free lets go of those states that have no references left. It is called by one goroutine at a
+// time, without mu.
 func (db *DB) free(dead []*readState) {
 	db.readers.Synchronize()
 	defer func() {
@@ -125,8 +125,7 @@ func (db *DB) free(dead []*readState) {
 		}
 	}()
 	for _, s := range dead {
-		// An iterator may have taken a new reference before the grace period ended; its release
-		// brings the state here again.
+		// An iterator that holds a reference brings the state here again.
 		if s.freed || s.refs.Sum() != 0 {
 			continue
 		}

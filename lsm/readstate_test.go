@@ -2,6 +2,7 @@ package lsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -77,5 +78,34 @@ func TestLastIteratorFreesItsTables(t *testing.T) {
 			t.Errorf("no iterator is open, and there are %v, of which are needed %v; before %v",
 				now, live, before)
 		}
+	})
+}
+
+// An iterator that was closed while Close waited for readers gave the last state to Close as one to
+// free: its tables were removed as obsolete, and the database did not open again.
+func TestIteratorClosedAmidCloseRemovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		db := mustOpen(t, "data", tinyOptions(mem))
+		if err := errors.Join(db.Put([]byte("k"), []byte("v"), Sync), db.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		it := db.NewIter(IterOptions{})
+		reader := db.readers.Enter() // Close waits for it
+		closed := make(chan error, 1)
+		go func() { closed <- db.Close() }()
+		time.Sleep(time.Second)
+		if err := it.Close(); err != nil {
+			t.Error(err)
+		}
+		reader.Exit()
+		if err := <-closed; err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		db = mustOpen(t, "data", tinyOptions(mem))
+		if v, err := db.Get([]byte("k")); err != nil || string(v) != "v" {
+			t.Errorf("%q, %v", v, err)
+		}
+		mustClose(t, db)
 	})
 }

@@ -28,7 +28,7 @@ type Cache struct {
 	scratch sync.Pool // *scratch
 	readers rcu.Domain
 
-	hits, misses rcu.Counter // every Get of every core writes one
+	hits, misses rcu.Counter // each Get that reads a block writes one
 	pinned       atomic.Int64
 
 	mu        sync.Mutex

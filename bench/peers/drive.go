@@ -338,6 +338,7 @@ func (d *data) beside(t store, limit time.Duration, low, version uint64, pace fl
 	var stop atomic.Bool
 	var wrote sync.WaitGroup
 	var writeErr error
+	runtime.GC() // as in parallel, but before the writer starts too
 	wrote.Go(func() {
 		key, value := d.buffers()
 		random, start := d.random(2000), time.Now()

@@ -190,6 +190,14 @@ var engineExhibits = []exhibit{
 		pkg: "./lsm/metamorphic", run: metaTests,
 	},
 	{
+		name:  "last-state-freed-as-obsolete",
+		story: "an iterator closed amid Close makes Close remove the live tables",
+		edits: []edit{{"lsm/db.go",
+			"	db.free(dead) // waits",
+			"	db.readers.Synchronize()\n	db.free(append(dead, last)) // waits"}},
+		pkg: "./lsm", run: "^TestIteratorClosedAmidCloseRemovesNothing$",
+	},
+	{
 		name:  "last-reference-unnoticed",
 		story: "the last iterator on an old state tells nobody: its tables stay until Close",
 		edits: []edit{{"lsm/readstate.go",
