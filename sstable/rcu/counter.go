@@ -33,8 +33,9 @@ type Cell struct {
 }
 
 // choose gives a goroutine the same cell as a rule, by the address of its stack: the line of that
-// cell stays with its core. A deep stack has several, and two goroutines may have the same. Tried: a random cell, which another core has used last half of the
-// time; with cores that share no cache a whole Get that finds nothing took twice as long.
+// cell stays with its core. A deep stack has several, and two goroutines may have the same. Tried:
+// a random cell, which another core has used last half of the time; with cores that share no cache
+// a whole Get that finds nothing took twice as long.
 func choose() uint64 {
 	const minStackBits = 11
 	var here byte
