@@ -164,11 +164,13 @@ func TestAnswersNobodyTakesAreBounded(t *testing.T) {
 	const asked, limit = 300, 32
 	var executed atomic.Int64
 	page := make([]byte, 1<<20)
+	taken := make(chan struct{}) // closed when all calls are: no answer makes a later one too many
 	h := handler(func(_ context.Context, req, dst []byte) ([]byte, error) {
 		if string(req) == "small" {
 			return dst, nil
 		}
 		executed.Add(1)
+		<-taken
 		return append(dst, page...), nil
 	})
 	s := serve(t, h, Options{MaxInFlightBytes: 16 << 20, FrameTimeout: time.Minute})
@@ -193,6 +195,7 @@ func TestAnswersNobodyTakesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, s, func(m Metrics) bool { return m.Calls == 2*asked })
+	close(taken)
 	for n := int64(-1); n != executed.Load(); time.Sleep(50 * time.Millisecond) {
 		n = executed.Load()
 	}

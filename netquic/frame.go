@@ -11,6 +11,7 @@ const (
 	kindResponse = 2 // server to client
 	kindMessage  = 3 // peer to peer: no answer
 	kindWelcome  = 4 // peer to the peer that has connected: it has been let in
+	kindProbe    = 5 // peer to peer: to be ignored
 )
 
 // Status of a response: wire constants, never renumbered.
@@ -43,6 +44,11 @@ const (
 	dialerSide side = kindWelcome
 )
 
+// takes tells whether the side accepts frames of this kind.
+func (s side) takes(kind byte) bool {
+	return kind == byte(s) || s == peerSide && kind == kindProbe
+}
+
 // head returns the size of the smallest frame the side accepts.
 func (s side) head() int {
 	switch s {
@@ -59,6 +65,7 @@ type frame struct {
 	id     uint64
 	millis uint32 // requests: milliseconds the caller still has
 	status uint8  // responses
+	probe  bool   // whether this is no message
 	body   []byte
 }
 
@@ -86,7 +93,7 @@ func parseFrame(b []byte, s side, maxBytes int) (f frame, n, need int, err error
 		return f, 0, 0, &FrameError{ReasonFrameTooLong,
 			fmt.Sprintf("%d bytes declared, limit %d", length+lengthBytes, maxBytes)}
 	}
-	if len(b) > lengthBytes && b[lengthBytes] != byte(s) {
+	if len(b) > lengthBytes && !s.takes(b[lengthBytes]) {
 		return f, 0, 0, &FrameError{ReasonUnknownKind, fmt.Sprintf("kind %d", b[lengthBytes])}
 	}
 	need = lengthBytes + int(length)
@@ -99,6 +106,7 @@ func parseFrame(b []byte, s side, maxBytes int) (f frame, n, need int, err error
 	f.body = b[head:need:need]
 	switch s {
 	case peerSide:
+		f.probe = b[lengthBytes] == kindProbe
 		return f, need, need, nil
 	case dialerSide:
 		if len(f.body) > 0 {

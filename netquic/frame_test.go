@@ -41,6 +41,8 @@ var golden = []goldenFrame{
 		frame{id: 0x100003, status: statusTooLarge, body: []byte{}}},
 	{"message", peerSide, "03000000 03 6869", frame{body: []byte("hi")}},
 	{"welcome", dialerSide, "01000000 04", frame{body: []byte{}}},
+	{"probe", peerSide, "03000000 05 0000", frame{probe: true, body: []byte{0, 0}}},
+	{"shortest probe", peerSide, "01000000 05", frame{probe: true, body: []byte{}}},
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -57,6 +59,8 @@ func encode(s side, f frame) []byte {
 	switch {
 	case s == serverSide:
 		return appendRequest(nil, f.id, f.millis, f.body)
+	case f.probe:
+		return appendMessage(nil, kindProbe, f.body)
 	case s == peerSide || s == dialerSide:
 		return appendMessage(nil, byte(s), f.body)
 	case f.status == statusOK:
@@ -109,6 +113,8 @@ func TestBadFrames(t *testing.T) {
 		{"message to a server", serverSide, "0f000000 03", ReasonUnknownKind},
 		{"no kind to a peer", peerSide, "00000000 03", ReasonMalformed},
 		{"message for a welcome", dialerSide, "01000000 03", ReasonUnknownKind},
+		{"probe for a welcome", dialerSide, "01000000 05", ReasonUnknownKind},
+		{"probe to a server", serverSide, "0f000000 05", ReasonUnknownKind},
 		{"bytes behind a welcome", dialerSide, "02000000 04 00", ReasonMalformed},
 		{"answer to a server", serverSide, "0f000000 02", ReasonUnknownKind},
 		{"request to a client", clientSide, "0f000000 01", ReasonUnknownKind},
@@ -132,7 +138,7 @@ func TestBadFrames(t *testing.T) {
 // FuzzFrame feeds arbitrary bytes in arbitrary pieces: no panic, no frame above the limit, no
 // buffer beyond what has arrived, and what is accepted encodes to the very bytes it came from.
 func FuzzFrame(f *testing.F) {
-	for _, g := range golden[:len(golden)-2] {
+	for _, g := range golden[:len(golden)-4] {
 		f.Add(unhex(f, g.hex), g.side == serverSide, uint64(1))
 	}
 	f.Add(unhex(f, "ffffffff01"), true, uint64(2))
@@ -148,7 +154,7 @@ func FuzzFrame(f *testing.F) {
 
 // FuzzPeerFrame is FuzzFrame for what peers send.
 func FuzzPeerFrame(f *testing.F) {
-	for _, g := range golden[len(golden)-2:] {
+	for _, g := range golden[len(golden)-4:] {
 		f.Add(unhex(f, g.hex), g.side == peerSide, uint64(1))
 	}
 	f.Add(unhex(f, "0300000003686901000000030100000003"), true, uint64(2))

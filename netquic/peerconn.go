@@ -88,6 +88,9 @@ func (c *peerConn) readDatagrams() {
 			c.fail(err)
 			return
 		}
+		if f.probe {
+			continue
+		}
 		c.p.counters.datagramsIn.Add(1)
 		c.p.counters.received.Add(1)
 		c.p.h.HandlePeer(c.name, f.body)
@@ -137,6 +140,9 @@ func (l *peerLane) batch() error {
 			return nil
 		}
 		l.slow.whole()
+		if f.probe {
+			continue
+		}
 		received++
 		l.c.p.h.HandlePeer(l.c.name, f.body)
 	}

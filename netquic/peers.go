@@ -161,7 +161,11 @@ func (p *Peers) accept(qc *quic.Conn) {
 	if old != nil {
 		old.close(ReasonReplaced, "")
 	}
-	p.peers[name].wake() // it is there: no need to wait with connecting to it
+	pr := p.peers[name]
+	if l := pr.current.Load(); l != nil {
+		l.probe() // it may be another process than the one this link leads to
+	}
+	pr.wake() // it is there: no need to wait with connecting to it
 	go c.run()
 }
 

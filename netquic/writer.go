@@ -165,16 +165,16 @@ func (w *groupWriter) send(b []byte) {
 	w.mu.Unlock()
 }
 
-// tryMessage queues the frame of a message to a peer unless it would then hold more than budget
+// tryMessage queues a frame with a message to a peer unless it would then hold more than budget
 // bytes, what is being written included. It never waits. One message always finds room.
-func (w *groupWriter) tryMessage(msg []byte, budget int) bool {
+func (w *groupWriter) tryMessage(kind byte, msg []byte, budget int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	held := len(w.out) + w.given
 	if w.state != writerOpen || held > 0 && held+messageBytes+len(msg) > budget {
 		return false
 	}
-	w.out = appendMessage(w.out, kindMessage, msg)
+	w.out = appendMessage(w.out, kind, msg)
 	w.sends++
 	w.work.Signal()
 	return true
