@@ -317,7 +317,7 @@ func (s *salvage) findTables(files dirFiles) error {
 		t := &salvageTable{id: sstable.ID{Num: a.meta.Num, UID: a.meta.UID}, meta: a.meta,
 			level: a.level, from: a.meta.Smallest.User, to: a.meta.Largest.User}
 		num := a.meta.Num
-		if id, ok := named[num]; !files.on[num] || ok && id != t.id {
+		if named[num] != t.id { // nor when damage hides who it is
 			if other, ok := byID[t.id]; ok {
 				s.note(tableName(s.dir, other), -1, fmt.Sprintf("this is table %d: used as such",
 					num))
@@ -331,7 +331,7 @@ func (s *salvage) findTables(files dirFiles) error {
 		c.tables = append(c.tables, t)
 	}
 	for _, num := range files.tables {
-		if _, live := c.live[num]; used[num] || live {
+		if used[num] {
 			continue
 		}
 		dead := c.sound || c.dead[num]

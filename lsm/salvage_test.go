@@ -544,6 +544,26 @@ func TestSalvageKnowsWhatWasReplaced(t *testing.T) {
 	}
 }
 
+// TestSalvageFindsTheTableBesideATornOne: what a crash left of an unfinished table has the name of a
+// sound one, which has its. Nothing is lost: the sound one is known by its identity.
+func TestSalvageFindsTheTableBesideATornOne(t *testing.T) {
+	m, _ := compactedAway(t)
+	torn := filepath.Base(tableName("", 99))
+	for base, data := range m.files {
+		if kind, _ := parseName(base); kind == fileTable && base != torn {
+			m.files[base], m.files[torn] = data[:len(data)/8], data
+		}
+	}
+	got, report := m.salvage(t)
+	if !maps.Equal(got, m.truth) || len(report.Losses) > 0 {
+		t.Errorf("got %v, want %v; losses %+v", got, m.truth, report.Losses)
+	}
+	if notes := fmt.Sprint(report.Notes); !strings.Contains(notes, "this is table") ||
+		!strings.Contains(notes, "left aside") {
+		t.Errorf("notes %s", notes)
+	}
+}
+
 // compactedAway is a database in which a tombstone and what it hid were compacted away, and the
 // files as they were before that.
 func compactedAway(t *testing.T) (m *salvageImage, before map[string][]byte) {

@@ -78,11 +78,11 @@
 //
 // Between nodes a frame has the length, the kind, 3, and the message; the node that was connected
 // to says by kind 4 that it has let the other in; a frame of kind 5 is ignored. A message "hi", the
-// welcome, and the shortest of the last:
+// welcome, and a probe of two bytes:
 //
 //	03000000 03 6869
 //	01000000 04
-//	01000000 05
+//	03000000 05 0000
 //
 // docs/wire.md has the whole protocol.
 //
