@@ -8,7 +8,7 @@
 //  2. Config.Scores compares; the most urgent level at 1 or above is worked on (targets.go).
 //  3. Picker.Pick chooses tables of it and all of the next level that share keys with them: a Job.
 //     Tables that running jobs use exclude a job (picker.go). Manual.Next does the same for a
-//     compaction that was asked for (manual.go).
+//     compaction that was asked for (manual.go), Picker.PickIdle for a moment when nobody writes.
 //  4. Run merges the inputs (source.go, run.go),
 //  5. drops what no reader can see (reduce.go), cuts the rest into tables (cut.go) and counts:
 //     entries read = written + shadowed + dropped, or the job fails and leaves nothing behind.

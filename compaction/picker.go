@@ -86,6 +86,31 @@ func (p *Picker) Pick(l *Levels, busy func(num uint64) bool) (Job, bool) {
 	}
 }
 
+// PickIdle returns a job that the tree does not call for but reads gain by, for when nobody writes:
+// one that merges what there is of level 0. It may cost as much as jobs of other levels do, which
+// rewrite about Multiplier bytes for each that they take down; level 0 by itself calls for one that
+// rewrites about one. More is not worth it: somebody may write again.
+func (p *Picker) PickIdle(l *Levels, busy func(num uint64) bool) (Job, bool) {
+	sizes := p.sizes.of(l)
+	targets := p.config.Targets(&sizes)
+	j, ok := p.pickZero(l, &targets, busy)
+	if !ok || !p.config.worthIdle(tablesBytes(j.Inputs[0]), tablesBytes(j.Inputs[1])) {
+		return Job{}, false
+	}
+	j.Reason = "idle"
+	return j, true
+}
+
+// FlushIdle reports whether PickIdle would find such a job after a flush of so many bytes, whatever
+// their keys are.
+func (p *Picker) FlushIdle(l *Levels, bytes uint64) bool {
+	sizes := p.sizes.of(l)
+	targets := p.config.Targets(&sizes)
+	return p.config.worthIdle(sizes[0]+bytes, sizes[targets.Base])
+}
+
+func (c Config) worthIdle(zero, base uint64) bool { return base <= uint64(c.Multiplier)*zero }
+
 // pickZero picks level-0 tables to merge into the base level. A table may go down only together
 // with every other that shares keys with it, directly or through others: older ones must not be
 // overtaken, and leaving newer ones would only rewrite the same part of the base level twice. Of

@@ -16,7 +16,8 @@ import (
 //	levels [base=N] [table=N] [trigger=N]   set the tree; a line per level, "L5 3:a-f#1-9,100"
 //	                                        is table 3 of 100 bytes, "100/7" has 7 tombstones
 //	targets                                 base level, target sizes, scores, debt, pressure
-//	pick [busy=(N,...)] [apply]             the next job; apply installs one table as its output
+//	pick [busy=(N,...)] [apply] [idle]      the next job, or that for when nobody writes; apply
+//	                                        installs one table as its output
 //	manual [lo=K] [hi=K] [busy=(N,...)]     all jobs of a manual compaction, applying each
 //	show                                    the tree
 //	reduce [snapshots=(N,...)] [below=a-f]  what becomes of a list of versions
@@ -146,7 +147,11 @@ func busyArg(d *datadriven.TestData) func(uint64) bool {
 }
 
 func (s *story) pick(d *datadriven.TestData) string {
-	j, ok := s.picker.Pick(&s.levels, busyArg(d))
+	pick := s.picker.Pick
+	if d.HasArg("idle") {
+		pick = s.picker.PickIdle
+	}
+	j, ok := pick(&s.levels, busyArg(d))
 	if !ok {
 		return "nothing"
 	}

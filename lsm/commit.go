@@ -37,7 +37,7 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 	}
 	at, links, ok := db.commit.mem.reserve(b)
 	for !ok {
-		if err := db.rotate(b); err != nil {
+		if err := db.makeRoom(b); err != nil {
 			db.commit.Unlock()
 			return err
 		}
@@ -107,6 +107,21 @@ func (db *DB) applyNothing(d Durability) error {
 // pacer slows commits down long before.
 const frozenMax = 2
 
+// makeRoom lets the memtable grow by a step, or starts a new one for the batch. The caller holds
+// the commit lock.
+func (db *DB) makeRoom(b *Batch) error {
+	m := db.commit.mem
+	if size := int64(len(m.arena.bytes)); m.limit < size {
+		m.limit = min(m.limit+size/calmSteps+1, size)
+		db.mu.Lock()
+		db.calm.grown = true
+		db.watchCalmLocked()
+		db.mu.Unlock()
+		return nil
+	}
+	return db.rotate(b)
+}
+
 // rotate freezes the memtable and starts a new one with space for a batch, and a new log segment
 // with it. The caller holds the commit lock.
 func (db *DB) rotate(b *Batch) error {
@@ -146,37 +161,17 @@ func (db *DB) rotate(b *Batch) error {
 // the commit lock.
 func (db *DB) freeze(next *memtable) {
 	db.commit.mem.full.Store(true)
+	next.limit /= calmSteps
 	db.mu.Lock()
 	db.commit.mem.next = next
 	db.commit.mem.ended, db.commit.mem.end = true, next.start
 	db.frozen = append(db.frozen, db.commit.mem)
 	db.commit.mem = next
+	db.calm.grown = false
 	db.setStateLocked(next, db.frozen, db.state.Load().version)
 	db.repaceLocked()
 	db.mu.Unlock()
 	db.idle.Reset(idleAfter)
-}
-
-// idleAfter is how long no memtable has become full and no compaction has ended when memory is
-// given back: by then it is no use to have it at hand.
-const idleAfter = time.Second
-
-// trimMemory gives back spare arenas and table writers, and what the memtable being filled has not
-// used yet.
-func (db *DB) trimMemory() {
-	db.arenas.empty()
-	db.writers.empty()
-	const step = 64 << 20 // so much at a time do commits wait for
-	for from, more := int64(0), true; more; from += step {
-		db.commit.Lock()
-		if more = db.failure.Load() == nil; more { // not closed either: the memory is there
-			m := db.commit.mem
-			end := int64(len(m.arena.bytes))
-			m.arena.memory.Release(max(from, m.used), min(from+step, end))
-			more = from+step < end
-		}
-		db.commit.Unlock()
-	}
 }
 
 // newMemtable makes one that has room for so many bytes of nodes and so many entries.

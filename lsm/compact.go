@@ -52,7 +52,11 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 		may := (f == nil || f.passes) && db.loopJobs < db.loopsMax
 		if may && !time.Now().Before(db.retryAfter) {
 			levels := &db.state.Load().version.levels
-			if job, ok := db.picker.Pick(levels, db.isBusyLocked); ok {
+			job, ok := db.picker.Pick(levels, db.isBusyLocked)
+			if !ok && db.takeCalmLocked() {
+				job, ok = db.picker.PickIdle(levels, db.isBusyLocked)
+			}
+			if ok {
 				db.beginJobLocked(job)
 				db.loopJobs++
 				return job, true

@@ -83,6 +83,7 @@ type DB struct {
 	making     map[uint64]struct{}     // tables begun that no version lists yet
 	cleaning   bool
 	snapshots  []*Snapshot // oldest first
+	calm       calm
 	picker     *compaction.Picker
 	busy       map[uint64]bool   // tables in a compaction
 	damaged    map[uint64]string // tables that no compaction may use; number -> file
@@ -166,6 +167,7 @@ func (db *DB) Close() error {
 	db.cancel()
 	if db.idle != nil {
 		db.idle.Stop()
+		db.calm.timer.Stop()
 	}
 	db.work.Broadcast()
 	db.mu.Unlock()

@@ -38,10 +38,10 @@
 //
 // A full memtable is frozen and a new one takes its place, together with a new log segment
 // (segment.go). flush.go writes frozen memtables to tables of level 0. compact.go runs the jobs
-// that package compaction picks. Either ends in install: open the new tables, append an edit
-// (edit.go) to the manifest (manifest.go), make the new version current. Only then are inputs
-// removed, and only when nobody reads them any more. pace.go slows writers down by a little before
-// they would have to stop.
+// that package compaction picks; idle.go has it merge level 0 when nobody writes. Either ends in
+// install: open the new tables, append an edit (edit.go) to the manifest (manifest.go), make the
+// new version current. Only then are inputs removed, and only when nobody reads them any more.
+// pace.go slows writers down by a little before they would have to stop.
 //
 // # Scrub
 //

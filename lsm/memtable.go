@@ -38,6 +38,7 @@ type memtable struct {
 
 	// Guarded by the commit lock until the memtable is full, fixed from then on.
 	used    int64 // bytes of the arena given away
+	limit   int64 // of used; Apply raises it step by step
 	lastSeq sstable.Seq
 	entries uint64
 	links   bool // new entries go into list
@@ -63,6 +64,7 @@ func (m *memtable) init(a *arena, prefix []byte) {
 	m.index.init(a)
 	m.list.init(a, prefix)
 	m.used = firstOffset * 8
+	m.limit = int64(len(a.bytes))
 }
 
 // reserve takes the space for a batch, or reports that the memtable is full; links says whether it
@@ -78,7 +80,7 @@ func (m *memtable) reserve(b *Batch) (at uint32, links, ok bool) {
 }
 
 func (m *memtable) fits(b *Batch) bool {
-	return m.used+m.bytesOf(b) <= int64(len(m.arena.bytes)) &&
+	return m.used+m.bytesOf(b) <= m.limit &&
 		m.entries+uint64(b.count) <= m.index.entriesMax() && !m.full.Load()
 }
 
@@ -112,6 +114,9 @@ func (m *memtable) apply(b *Batch, at uint32, links bool, base sstable.Seq) {
 func (m *memtable) get(user []byte, hash uint64, at sstable.Seq) (
 	value []byte, kind sstable.Kind, ok bool,
 ) {
+	if at <= m.base { // nothing to find: an empty one cost reads two cache misses
+		return nil, 0, false
+	}
 	node := m.index.find(user, hash, uint64(at)<<8|0xff)
 	if node == 0 {
 		return nil, 0, false

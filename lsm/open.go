@@ -251,6 +251,7 @@ func (db *DB) start(added []leveledTable) error {
 		return err
 	}
 	mem.segment, mem.start = next.num, db.logStart
+	mem.limit /= calmSteps
 	db.mu.Lock()
 	db.commit.mem = mem
 	db.setStateLocked(mem, nil, db.state.Load().version)
@@ -268,6 +269,7 @@ func (db *DB) start(added []leveledTable) error {
 	db.scrub.pass.Store(1)
 	db.idle = time.AfterFunc(idleAfter, db.trimMemory)
 	db.mu.Lock()
+	db.calm.timer = time.AfterFunc(calmAfter, db.lookForCalm)
 	db.repaceLocked()
 	db.mu.Unlock()
 	compactors := runtime.GOMAXPROCS(0)

@@ -86,6 +86,7 @@ func (db *DB) repaceLocked() {
 		d = max(d, compaction.Delay(waiting, sample, p.flushRate))
 	}
 	p.nanosPerByte.Store(math.Float64bits(float64(d) / sample))
+	db.watchCalmLocked()
 }
 
 // flushedLocked notes a flush of so many bytes of pairs.

@@ -1,0 +1,94 @@
+package lsm
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kvd/compaction"
+	"kvd/lsm/vfs"
+)
+
+// TestLevelZeroIsMergedWhenNobodyWrites: not while somebody does, however slowly, and not again for
+// little. What there is of the memtable goes with it.
+func TestLevelZeroIsMergedWhenNobodyWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := tinyOptions(vfs.NewMem())
+		o.MemtableBytes, o.Compaction = 1<<20, compaction.Config{LevelZeroTrigger: 100}
+		db := mustOpen(t, "data", o)
+		put := func(i int) {
+			t.Helper()
+			if err := db.Put(fmt.Appendf(nil, "key%04d", i), make([]byte, 10), NoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tables := func() (zero, below int) {
+			for level, l := range db.Metrics().Levels {
+				if level == 0 {
+					zero = l.Tables
+				} else {
+					below += l.Tables
+				}
+			}
+			return zero, below
+		}
+		want := func(what string, zero, below int) {
+			t.Helper()
+			synctest.Wait()
+			if z, b := tables(); z != zero || b != below {
+				t.Fatalf("%s: %d and %d tables, want %d and %d", what, z, b, zero, below)
+			}
+		}
+		flush := func(from, to int) {
+			t.Helper()
+			for i := from; i < to; i++ {
+				put(i)
+			}
+			if err := db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flush(0, 2000)
+		flush(1000, 2000)
+		for range 100 {
+			put(0)
+			time.Sleep(calmAfter * 9 / 10)
+		}
+		want("beside a writer", 2, 0)
+		time.Sleep(2 * calmAfter)
+		want("when it has stopped", 0, 1)
+
+		flush(0, 1)
+		time.Sleep(time.Hour)
+		want("with next to nothing to merge", 1, 1)
+		flush(0, 2000)
+		mustClose(t, db)
+		db = mustOpen(t, "data", o)
+		want("opened", 2, 1)
+		time.Sleep(2 * calmAfter)
+		want("opened and left alone", 0, 1)
+
+		held := func(what string, want bool) {
+			t.Helper()
+			if m := db.Metrics(); m.MemtableBytes > 8*firstOffset != want {
+				t.Fatalf("%s: a memtable of %d bytes", what, m.MemtableBytes)
+			}
+		}
+		before := db.Metrics().FlushedBytes
+		put(0)
+		time.Sleep(time.Hour)
+		held("with one key", true)
+		for i := range 2000 {
+			put(i)
+		}
+		held("before anybody rests", true)
+		time.Sleep(4 * calmAfter)
+		want("with a memtable", 0, 1)
+		held("with a memtable", false)
+		if db.Metrics().FlushedBytes == before {
+			t.Error("nothing was flushed")
+		}
+		mustClose(t, db)
+	})
+}
