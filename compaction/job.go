@@ -26,6 +26,8 @@ type Job struct {
 	TableBytes uint64
 	// Move says that the one input changes level without being rewritten.
 	Move bool
+	// Idle says that the tree does not call for it.
+	Idle bool
 	// Reason says why the job was picked, in a word or two, for the log.
 	Reason string
 }

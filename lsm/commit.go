@@ -111,8 +111,9 @@ const frozenMax = 2
 // the commit lock.
 func (db *DB) makeRoom(b *Batch) error {
 	m := db.commit.mem
-	if size := int64(len(m.arena.bytes)); m.limit < size {
-		m.limit = min(m.limit+size/calmSteps+1, size)
+	size, need := int64(len(m.arena.bytes)), m.used+m.bytesOf(b)
+	if m.limit < need && need <= size {
+		m.limit = min(max(m.limit+size/calmSteps, need), size)
 		db.mu.Lock()
 		db.calm.grown = true
 		db.watchCalmLocked()

@@ -90,6 +90,8 @@ func (db *DB) endJob(job compaction.Job, err error) {
 		db.counters.corruptions.Add(1)
 		db.log.Error("compaction found damage; it leaves these tables as they are",
 			"job", job.String(), "tables", damaged, "error", err)
+	case err != nil && !ended && job.Idle:
+		db.log.Error("compaction failed; it can wait", "job", job.String(), "error", err)
 	case err != nil && !ended:
 		db.log.Error("compaction failed; trying again", "job", job.String(), "error", err)
 	}
@@ -206,7 +208,9 @@ func (db *DB) countJob(job compaction.Job, r *compaction.Result, took time.Durat
 	c.compactedRead.Add(r.Stats.BytesRead)
 	c.compactedWritten.Add(r.Stats.BytesWritten)
 	db.mu.Lock()
-	db.pace.drain.Observe(&job, took)
+	if !job.Idle { // which may absorb little for what it rewrites
+		db.pace.drain.Observe(&job, took)
+	}
 	db.repaceLocked()
 	db.mu.Unlock()
 }

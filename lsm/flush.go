@@ -86,7 +86,7 @@ func (db *DB) flushOldest() error {
 	db.mu.Unlock()
 	db.published.wait(m.lastSeq) // all its entries are in
 
-	began := time.Now()
+	began, large := time.Now(), 2*m.used > int64(len(m.arena.bytes))
 	e := &edit{logSegment: m.next.segment, logStart: m.next.start, lastSeq: m.lastSeq}
 	meta, err := db.writeMemtable(m)
 	if err != nil {
@@ -101,7 +101,9 @@ func (db *DB) flushOldest() error {
 	db.mu.Lock()
 	if meta != nil {
 		db.counters.flushed.Add(meta.Bytes)
-		db.pace.flushedLocked(meta.RawBytes, time.Since(began))
+		if large { // with less it is mostly syncs
+			db.pace.flushedLocked(meta.RawBytes, time.Since(began))
+		}
 	}
 	db.repaceLocked()
 	db.mu.Unlock()

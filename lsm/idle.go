@@ -12,15 +12,16 @@ const (
 	idleAfter = time.Second
 	// calmAfter is how long nothing has been written when the memtable is flushed and level 0 is
 	// merged although they are not full: reads look into each of them, and the processors have
-	// nothing better to do. That takes seekers on a tree as random writes of 232 MB left it from
-	// 0.65 to 1.2 million seeks a second with the merge alone, and to 1.7 with the flush.
+	// less to do. Seeks in a tree as a load in random order had left it went from 0.65 to 1.2 million
+	// a second with the merge alone, and to 1.5 with the flush.
 	calmAfter = 100 * time.Millisecond
 	// calmSteps is in how many a memtable grows. Each is an occasion to begin to look for calm.
 	calmSteps = 16
 )
 
-// calm finds out that nobody writes. It costs writers nothing: while there may be something to do
-// when they stop, a timer looks whether there is another sequence number than the last time.
+// calm finds out that nobody writes. Writers do nothing for it but at the steps of a memtable: while
+// there may be something to do when they stop, a timer looks whether there is another sequence number
+// than the last time.
 type calm struct {
 	timer *time.Timer // nil if read only
 	seen  sstable.Seq
@@ -41,7 +42,9 @@ func (db *DB) watchCalmLocked() {
 	}
 }
 
-// lookForCalm is the timer's. The merge of level 0 comes after the flush.
+// lookForCalm is the timer's. The merge of level 0 comes after the flush, which therefore waits until
+// nothing is in the way of that: while a merge ran, or could not, each pause of a writer would leave
+// one more small table. After a failure, of a full disk perhaps, there is only what must be.
 func (db *DB) lookForCalm() {
 	if !db.commit.TryLock() { // somebody writes
 		db.mu.Lock()
@@ -54,14 +57,15 @@ func (db *DB) lookForCalm() {
 		return
 	}
 	db.mu.Lock()
-	if db.calm.seen != db.published.seq() || len(db.frozen) > 0 {
+	if db.calm.seen != db.published.seq() || len(db.frozen) > 0 || db.jobs > 0 {
 		db.watchCalmLocked()
 		db.mu.Unlock()
 		return
 	}
 	levels := &db.state.Load().version.levels
-	flush := db.calm.grown && db.picker.FlushIdle(levels, uint64(db.commit.mem.used))
-	if db.calm.found = !flush; db.calm.found {
+	flush := db.calm.grown && len(db.damaged) == 0 && db.retryPause == 0 &&
+		db.commit.mem.entries > 0 && db.picker.FlushIdle(levels, uint64(db.commit.mem.used))
+	if db.calm.found = !flush && db.retryPause == 0; db.calm.found {
 		db.work.Broadcast()
 	}
 	db.mu.Unlock()
