@@ -101,9 +101,9 @@ func (p *Picker) PickIdle(l *Levels, busy func(num uint64) bool) (Job, bool) {
 	return j, true
 }
 
-// FlushIdle reports whether a flush of so many bytes is worth it at such a moment: if PickIdle finds
-// a job anyway, or is likely to then. A memtable of overwrites makes a table much smaller than
-// itself, which stays: those never become enough to call for a merge by themselves.
+// FlushIdle reports whether a flush of so many bytes is worth it at such a moment: if PickIdle
+// finds a job anyway, or is likely to then. A memtable of overwrites makes a table much smaller
+// than itself, which stays: those never become enough to call for a merge by themselves.
 func (p *Picker) FlushIdle(l *Levels, bytes uint64) bool {
 	if _, ok := p.PickIdle(l, nil); ok {
 		return true

@@ -12,16 +12,16 @@ const (
 	idleAfter = time.Second
 	// calmAfter is how long nothing has been written when the memtable is flushed and level 0 is
 	// merged although they are not full: reads look into each of them, and the processors have
-	// less to do. Seeks in a tree as a load in random order had left it went from 0.65 to 1.2 million
-	// a second with the merge alone, and to 1.5 with the flush.
+	// less to do. Seeks in a tree as a load in random order had left it went from 0.65 to 1.2
+	// million a second with the merge alone, and to 1.5 with the flush.
 	calmAfter = 100 * time.Millisecond
 	// calmSteps is in how many a memtable grows. Each is an occasion to begin to look for calm.
 	calmSteps = 16
 )
 
-// calm finds out that nobody writes. Writers do nothing for it but at the steps of a memtable: while
-// there may be something to do when they stop, a timer looks whether there is another sequence number
-// than the last time.
+// calm finds out that nobody writes. Writers do nothing for it but at the steps of a memtable:
+// while there may be something to do when they stop, a timer looks whether there is another
+// sequence number than the last time.
 type calm struct {
 	timer *time.Timer // nil if read only
 	seen  sstable.Seq
@@ -42,9 +42,10 @@ func (db *DB) watchCalmLocked() {
 	}
 }
 
-// lookForCalm is the timer's. The merge of level 0 comes after the flush, which therefore waits until
-// nothing is in the way of that: while a merge ran, or could not, each pause of a writer would leave
-// one more small table. After a failure, of a full disk perhaps, there is only what must be.
+// lookForCalm is the timer's. The merge of level 0 comes after the flush, which therefore waits
+// until nothing is in the way of that: while a merge ran, or could not, each pause of a writer
+// would leave one more small table. After a failure, of a full disk perhaps, there is only what
+// must be.
 func (db *DB) lookForCalm() {
 	if !db.commit.TryLock() { // somebody writes
 		db.mu.Lock()
