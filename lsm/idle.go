@@ -75,10 +75,10 @@ func (db *DB) lookForCalm() {
 	}
 }
 
-// takeCalmLocked tells, once, that nobody writes. The caller holds mu.
-func (db *DB) takeCalmLocked() bool {
-	found := db.calm.found && db.calm.seen == db.published.seq()
-	db.calm.found = false
+// take tells, once, that nobody has written up to now. The caller holds mu.
+func (c *calm) take(now sstable.Seq) bool {
+	found := c.found && c.seen == now
+	c.found = false
 	return found
 }
 
