@@ -94,27 +94,13 @@ func (p *Picker) PickIdle(l *Levels, busy func(num uint64) bool) (Job, bool) {
 	sizes := p.sizes.of(l)
 	targets := p.config.Targets(&sizes)
 	j, ok := p.pickZero(l, &targets, busy)
-	if !ok || !p.config.worthIdle(tablesBytes(j.Inputs[0]), tablesBytes(j.Inputs[1])) {
+	zero, base := tablesBytes(j.Inputs[0]), tablesBytes(j.Inputs[1])
+	if !ok || base > uint64(p.config.Multiplier)*zero {
 		return Job{}, false
 	}
 	j.Idle, j.Reason = true, "idle"
 	return j, true
 }
-
-// FlushIdle reports whether a flush of so many bytes is worth it at such a moment: if PickIdle
-// finds a job anyway, or is likely to then. A memtable of overwrites makes a table much smaller
-// than itself, which stays: those never become enough to call for a merge by themselves.
-func (p *Picker) FlushIdle(l *Levels, bytes uint64) bool {
-	if _, ok := p.PickIdle(l, nil); ok {
-		return true
-	}
-	sizes := p.sizes.of(l)
-	targets := p.config.Targets(&sizes)
-	return len(l[0])+1 < p.config.LevelZeroTrigger &&
-		p.config.worthIdle(sizes[0]+bytes, sizes[targets.Base])
-}
-
-func (c Config) worthIdle(zero, base uint64) bool { return base <= uint64(c.Multiplier)*zero }
 
 // pickZero picks level-0 tables to merge into the base level. A table may go down only together
 // with every other that shares keys with it, directly or through others: older ones must not be

@@ -40,10 +40,6 @@ func TestStories(t *testing.T) {
 				return s.targets()
 			case "pick":
 				return s.pick(d)
-			case "flush":
-				var n uint64
-				d.ScanArgs(t, "bytes", &n)
-				return fmt.Sprint(s.picker.FlushIdle(&s.levels, n))
 			case "manual":
 				return s.manual(d)
 			case "show":

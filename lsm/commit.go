@@ -37,7 +37,7 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 	}
 	at, links, ok := db.commit.mem.reserve(b)
 	for !ok {
-		if err := db.makeRoom(b); err != nil {
+		if err := db.rotate(b); err != nil {
 			db.commit.Unlock()
 			return err
 		}
@@ -107,22 +107,6 @@ func (db *DB) applyNothing(d Durability) error {
 // pacer slows commits down long before.
 const frozenMax = 2
 
-// makeRoom lets the memtable grow by a step, or starts a new one for the batch. The caller holds
-// the commit lock.
-func (db *DB) makeRoom(b *Batch) error {
-	m := db.commit.mem
-	size, need := int64(len(m.arena.bytes)), m.used+m.bytesOf(b)
-	if m.limit < need && need <= size {
-		m.limit = min(max(m.limit+size/calmSteps, need), size)
-		db.mu.Lock()
-		db.calm.grown = true
-		db.watchCalmLocked()
-		db.mu.Unlock()
-		return nil
-	}
-	return db.rotate(b)
-}
-
 // rotate freezes the memtable and starts a new one with space for a batch, and a new log segment
 // with it. The caller holds the commit lock.
 func (db *DB) rotate(b *Batch) error {
@@ -162,13 +146,11 @@ func (db *DB) rotate(b *Batch) error {
 // the commit lock.
 func (db *DB) freeze(next *memtable) {
 	db.commit.mem.full.Store(true)
-	next.limit /= calmSteps
 	db.mu.Lock()
 	db.commit.mem.next = next
 	db.commit.mem.ended, db.commit.mem.end = true, next.start
 	db.frozen = append(db.frozen, db.commit.mem)
 	db.commit.mem = next
-	db.calm.grown = false
 	db.setStateLocked(next, db.frozen, db.state.Load().version)
 	db.repaceLocked()
 	db.mu.Unlock()

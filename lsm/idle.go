@@ -10,22 +10,20 @@ const (
 	// idleAfter is how long no memtable has become full and no compaction has ended when memory is
 	// given back: by then it is no use to have it at hand.
 	idleAfter = time.Second
-	// calmAfter is how long nothing has been written when the memtable is flushed and level 0 is
-	// merged although they are not full: reads look into each of them, and the processors have
-	// less to do. Seeks in a tree as a load in random order had left it went from 0.65 to 1.2
-	// million a second with the merge alone, and to 1.5 with the flush.
+	// calmAfter is how long nothing has been written when level 0 is merged although it is not
+	// full: reads look into each of its tables, and the processors have less to do. Seeks in a tree
+	// as a load in random order had left it went from 0.65 to 1.2 million a second.
+	//
+	// Tried and lost: to flush the memtable as well. Seeks went to 1.5 million, but somebody who
+	// wrote 6 MB at a time with pauses between wrote 4.6 bytes to disk for each, not 3.3.
 	calmAfter = 100 * time.Millisecond
-	// calmSteps is in how many a memtable grows. Each is an occasion to begin to look for calm.
-	calmSteps = 16
 )
 
-// calm finds out that nobody writes. Writers do nothing for it but at the steps of a memtable:
-// while there may be something to do when they stop, a timer looks whether there is another
-// sequence number than the last time.
+// calm finds out that nobody writes. Writers do nothing for it: while there may be something to do
+// when they stop, a timer looks whether there is another sequence number than the last time.
 type calm struct {
 	timer *time.Timer // nil if read only
 	seen  sstable.Seq
-	grown bool // the memtable, by a step at least
 	found bool // nothing was written since seen; taken by the compaction that makes use of it
 }
 
@@ -33,45 +31,23 @@ type calm struct {
 func (db *DB) watchCalmLocked() {
 	c := &db.calm
 	c.found = false
-	if c.timer == nil || db.closing {
+	if c.timer == nil || db.closing || len(db.state.Load().version.levels[0]) == 0 {
 		return
 	}
-	if c.grown || len(db.state.Load().version.levels[0]) > 0 {
-		c.seen = db.published.seq()
-		c.timer.Reset(calmAfter)
-	}
+	c.seen = db.published.seq()
+	c.timer.Reset(calmAfter)
 }
 
-// lookForCalm is the timer's. The merge of level 0 comes after the flush, which therefore waits
-// until nothing is in the way of that: while a merge ran, or could not, each pause of a writer
-// would leave one more small table. After a failure, of a full disk perhaps, there is only what
-// must be.
+// lookForCalm is the timer's. After a failure, of a full disk perhaps, there is only what must be.
 func (db *DB) lookForCalm() {
-	if !db.commit.TryLock() { // somebody writes
-		db.mu.Lock()
-		db.watchCalmLocked()
-		db.mu.Unlock()
-		return
-	}
-	defer db.commit.Unlock()
-	if db.failure.Load() != nil {
-		return
-	}
 	db.mu.Lock()
+	defer db.mu.Unlock()
 	if db.calm.seen != db.published.seq() || len(db.frozen) > 0 || db.jobs > 0 {
 		db.watchCalmLocked()
-		db.mu.Unlock()
 		return
 	}
-	levels := &db.state.Load().version.levels
-	flush := db.calm.grown && len(db.damaged) == 0 && db.retryPause == 0 &&
-		db.commit.mem.entries > 0 && db.picker.FlushIdle(levels, uint64(db.commit.mem.used))
-	if db.calm.found = !flush && db.retryPause == 0; db.calm.found {
+	if db.calm.found = db.retryPause == 0; db.calm.found {
 		db.work.Broadcast()
-	}
-	db.mu.Unlock()
-	if flush {
-		_ = db.rotate(&Batch{}) // which has told writers if it failed
 	}
 }
 

@@ -38,7 +38,6 @@ type memtable struct {
 
 	// Guarded by the commit lock until the memtable is full, fixed from then on.
 	used    int64 // bytes of the arena given away
-	limit   int64 // of used; Apply raises it step by step
 	lastSeq sstable.Seq
 	entries uint64
 	links   bool // new entries go into list
@@ -64,7 +63,6 @@ func (m *memtable) init(a *arena, prefix []byte) {
 	m.index.init(a)
 	m.list.init(a, prefix)
 	m.used = firstOffset * 8
-	m.limit = int64(len(a.bytes))
 }
 
 // reserve takes the space for a batch, or reports that the memtable is full; links says whether it
@@ -80,7 +78,7 @@ func (m *memtable) reserve(b *Batch) (at uint32, links, ok bool) {
 }
 
 func (m *memtable) fits(b *Batch) bool {
-	return m.used+m.bytesOf(b) <= m.limit &&
+	return m.used+m.bytesOf(b) <= int64(len(m.arena.bytes)) &&
 		m.entries+uint64(b.count) <= m.index.entriesMax() && !m.full.Load()
 }
 

@@ -251,7 +251,6 @@ func (db *DB) start(added []leveledTable) error {
 		return err
 	}
 	mem.segment, mem.start = next.num, db.logStart
-	mem.limit /= calmSteps
 	db.mu.Lock()
 	db.commit.mem = mem
 	db.setStateLocked(mem, nil, db.state.Load().version)
