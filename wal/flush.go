@@ -105,6 +105,9 @@ func (w *Writer) wait(p Pos, sync bool) error {
 }
 
 // leadLocked runs one flush. It is called with mu held and returns with mu released.
+//
+// One at a time: a group that did not wait for the sync before it would gain nothing. Of two at
+// once, through one descriptor or two, each took 175 us where one alone took 95.
 func (w *Writer) leadLocked() {
 	w.flushing, w.open = true, true
 	w.gen++
