@@ -81,7 +81,7 @@ func (s *session) readLarge(t store) error {
 }
 
 func (s *session) overwriteLarge(t store, dir, row string) error {
-	_, err := s.amplify(dir, "overwrite", func() (outcome, error) {
+	o, err := s.amplify(dir, "overwrite", func() (outcome, error) {
 		o, err := s.overwriteFor(t, 2, s.Sustain)
 		if err != nil {
 			return o.outcome, err
@@ -93,6 +93,7 @@ func (s *session) overwriteLarge(t store, dir, row string) error {
 	if err != nil {
 		return err
 	}
+	s.showRate(row+quietSuffix, o)
 	return s.verify(t, s.shuffled(), s.keys, 1, 2)
 }
 

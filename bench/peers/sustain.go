@@ -24,18 +24,21 @@ const (
 	lastSuffix    = "-last"
 	tailSuffix    = "-p99.9"
 	longestSuffix = "-max"
+	quietSuffix   = "-quiet" // the mean again, with the time until background work was over
 )
 
 // sustainedRows are the names of all rows of a sustained overwrite.
 func sustainedRows(name string) []string {
 	return []string{
-		name, name + thirdSuffix, name + lastSuffix, name + tailSuffix, name + longestSuffix,
+		name, name + quietSuffix, name + thirdSuffix, name + lastSuffix, name + tailSuffix,
+		name + longestSuffix,
 	}
 }
 
 func sustainedLines(name, title string) []row {
 	return []row{
 		{name, title, false},
+		{name + quietSuffix, title + " till compaction is quiet", false},
 		{name + thirdSuffix, title + ": third minute", false},
 		{name + lastSuffix, title + ": last minute", false},
 		{name + tailSuffix, title + ": p99.9", true},

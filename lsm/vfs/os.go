@@ -23,6 +23,9 @@ func (system) Create(name string) (File, error) {
 	return asFile(openFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC))
 }
 
+// Open leaves reading ahead to the system. Tried and lost: to say that reads will be at random
+// (posix_fadvise). Those of a tree five times the memory were no faster, and loading it a fifth
+// slower, since compaction then waits for each of its reads.
 func (system) Open(name string) (File, error) {
 	f, err := openFile(name, os.O_RDONLY)
 	if err != nil {
