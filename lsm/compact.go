@@ -53,7 +53,7 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 		if may && !time.Now().Before(db.retryAfter) {
 			levels := &db.state.Load().version.levels
 			job, ok := db.picker.Pick(levels, db.isBusyLocked)
-			if !ok && db.calm.take(db.published.seq()) {
+			if !ok && db.takeCalmLocked(db.published.seq()) {
 				job, ok = db.picker.PickIdle(levels, db.isBusyLocked)
 			}
 			if ok {

@@ -46,16 +46,22 @@ func (db *DB) lookForCalm() {
 		db.watchCalmLocked()
 		return
 	}
-	if db.calm.found = db.retryPause == 0; db.calm.found {
+	if db.calm.found = db.retryPause == 0 && db.failure.Load() == nil; db.calm.found {
 		db.work.Broadcast()
 	}
 }
 
-// take tells, once, that nobody has written up to now. The caller holds mu.
-func (c *calm) take(now sstable.Seq) bool {
-	found := c.found && c.seen == now
-	c.found = false
-	return found
+// takeCalmLocked tells, once, that nobody has written up to now. The caller holds mu.
+func (db *DB) takeCalmLocked(now sstable.Seq) bool {
+	c := &db.calm
+	if !c.found {
+		return false
+	}
+	if c.found = false; c.seen == now {
+		return true
+	}
+	db.watchCalmLocked() // somebody wrote since it was found, and may rest again
+	return false
 }
 
 // trimMemory gives back spare arenas and table writers, and what the memtable being filled has not
