@@ -24,7 +24,11 @@ func rocksdbEngine() *engine {
 			synced:   "fdatasync per group of writers",
 		},
 		skip: map[string]string{
-			rowFillQuiet:   "db_bench does not time it",
+			rowFillQuiet: "db_bench does not time it",
+
+			rowLargeOverwrite + quietSuffix: "db_bench does not time it",
+			rowSustained + quietSuffix:      "db_bench does not time it",
+
 			rowZipfLeft:    "db_bench draws no Zipfian keys",
 			rowZipfCompact: "db_bench draws no Zipfian keys",
 		},
