@@ -18,7 +18,6 @@ import (
 //	targets                                 base level, target sizes, scores, debt, pressure
 //	pick [busy=(N,...)] [apply] [idle]      the next job, or that for when nobody writes; apply
 //	                                        installs one table as its output
-//	flush bytes=N                           whether a flush is worth it when nobody writes
 //	manual [lo=K] [hi=K] [busy=(N,...)]     all jobs of a manual compaction, applying each
 //	show                                    the tree
 //	reduce [snapshots=(N,...)] [below=a-f]  what becomes of a list of versions

@@ -71,3 +71,52 @@ func TestLevelZeroIsMergedWhenNobodyWrites(t *testing.T) {
 		mustClose(t, db)
 	})
 }
+
+// TestPauseThatEndedEarlyIsLookedForAgain: a commit came between the moment calm was found and the
+// compaction that was to make use of it, and level 0 stayed as it was until the next flush. On a
+// full disk, on the other hand, a merge that nobody calls for must not take what room there is.
+func TestPauseThatEndedEarlyIsLookedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := tinyOptions(vfs.NewMem())
+		o.MemtableBytes, o.Compaction = 1<<20, compaction.Config{LevelZeroTrigger: 100}
+		db := mustOpen(t, "data", o)
+		flush := func() {
+			t.Helper()
+			if err := db.Put([]byte("key"), make([]byte, 1000), NoSync); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(what string, tables int) {
+			t.Helper()
+			synctest.Wait()
+			if got := db.Metrics().Levels[0].Tables; got != tables {
+				t.Fatalf("%s: %d tables in level 0, want %d", what, got, tables)
+			}
+		}
+		flush()
+		flush()
+		db.mu.Lock()
+		db.calm.timer.Stop()
+		db.calm.found, db.calm.seen = true, db.published.seq()
+		if db.takeCalmLocked(db.calm.seen + 1) {
+			t.Error("found calm, though somebody wrote")
+		}
+		db.mu.Unlock()
+		time.Sleep(2 * calmAfter)
+		want("after a pause that ended early", 0)
+
+		flush()
+		synctest.Wait()
+		db.failure.Store(&failure{err: ErrDiskFull, passes: true})
+		db.lookForCalm()
+		want("on a full disk", 1)
+		db.failure.Store(nil)
+		flush()
+		time.Sleep(2 * calmAfter)
+		want("when there is room again", 0)
+		mustClose(t, db)
+	})
+}
