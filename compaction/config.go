@@ -3,11 +3,11 @@ package compaction
 // Config is the shape the tree is held in. The zero Config means the defaults; values are taken as
 // they are down to one byte, so that a test can force a deep tree out of a few kilobytes.
 type Config struct {
-	// BaseBytes is the target size of the base level, the level that takes the merges of level 0.
-	// Level 0 holds about LevelZeroTrigger flushes when it is merged and that merge rewrites the
-	// overlapping part of the base level, so BaseBytes wants to be at least LevelZeroTrigger times
-	// the flush size: smaller rewrites less per merge but passes the data on at once, larger
-	// rewrites more. Default 256 MiB, for flushes of 64 MiB.
+	// BaseBytes is how much level 0 gathers before it is merged into the base level, and the least
+	// target of that and the levels below. That merge rewrites all of the base level, so the more
+	// there is in level 0 the less is written for each byte of it, and the more tables has each
+	// read to ask. In a tree of more than 16 times BaseBytes it is a 16th of the tree, up to four
+	// times BaseBytes. Default 256 MiB, for flushes of 64 MiB.
 	BaseBytes uint64
 	// TableBytes is where an output table is cut at the base level. It doubles with each level
 	// below, up to eight times: big tables where the data is, small ones where it moves fast.
@@ -15,7 +15,8 @@ type Config struct {
 	TableBytes uint64
 	// Multiplier is the size of a level over the one above it. Default 10.
 	Multiplier int
-	// LevelZeroTrigger is the number of level-0 tables at which they are merged down. Default 4.
+	// LevelZeroTrigger is the number of level-0 tables at which they are merged down, should they
+	// be smaller than BaseBytes; in a large tree it is up to four times as many. Default 4.
 	LevelZeroTrigger int
 }
 

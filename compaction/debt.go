@@ -4,7 +4,7 @@ package compaction
 // what is above its target in each level goes down one level and rewrites its share there, and
 // that adds to the next. 0 if and only if no level is above its target. Continuous in the
 // sizes, for a fixed set of level-0 tables.
-func (c Config) Debt(s *Sizes, zeroTables int) uint64 {
+func (c Config) Debt(s *Sizes, zeroTables float64) uint64 {
 	c = c.WithDefaults()
 	t := c.Targets(s)
 	scores := c.Scores(s, &t, zeroTables)
@@ -17,17 +17,18 @@ func (c Config) Debt(s *Sizes, zeroTables int) uint64 {
 		size := float64(s[i]) + carried
 		carried = max(size-float64(t.Bytes[i]), 0)
 		if carried > 0 {
-			debt += carried * (1 + float64(s[i+1])/max(size, float64(c.BaseBytes)))
+			debt += carried * (1 + float64(s[i+1])/max(size, float64(t.Bytes[0])))
 		}
 	}
 	return uint64(debt)
 }
 
 const (
-	// softRuns is the number of level-0 tables, in multiples of the trigger, at pressure 1.
+	// softRuns is the number of level-0 tables at pressure 1, in multiples of what it gathers.
 	softRuns = 3
 	// softDebt is the debt at pressure 1, in multiples of BaseBytes: with the defaults 8 GiB,
-	// which is several seconds of compaction on any machine and so leaves time to react.
+	// which is several seconds of compaction on any machine and so leaves time to react. With as
+	// many multiples of what level 0 gathers instead, TestPacingLoop had 100 tables in level 0.
 	softDebt = 32
 )
 
@@ -35,16 +36,35 @@ const (
 // get, more is worse, without a bound. It is the larger of two straight lines, in the count of
 // level-0 tables above the trigger and in the debt. Above 0, Picker.Pick finds a job if nothing
 // is busy.
-func (c Config) Pressure(s *Sizes, zeroTables int) float64 {
+func (c Config) Pressure(s *Sizes, zeroTables float64) float64 {
 	c = c.WithDefaults()
-	trigger := float64(c.LevelZeroTrigger)
-	runs := (float64(zeroTables) - trigger) / (trigger * (softRuns - 1))
+	t := c.Targets(s)
+	trigger := c.zeroTables(&t)
+	runs := (zeroTables - trigger) / (trigger * (softRuns - 1))
 	debt := float64(c.Debt(s, zeroTables)) / (softDebt * float64(c.BaseBytes))
 	return max(runs, debt, 0)
 }
 
-// Pressure is Config.Pressure for the tree as it stands. O(n) in tables: for once per change.
-func Pressure(l *Levels, c Config) float64 {
-	s := l.Sizes()
-	return c.Pressure(&s, len(l[0]))
+// Progress is how far a running job has come.
+type Progress struct {
+	Job  *Job
+	Read uint64 // entries of its inputs
+}
+
+// Pressure is Config.Pressure for the tree as it stands and the jobs that run in it. What a job has
+// read counts as if it were in the target level: most of a large level 0 goes down in one job, and
+// a pressure that did not fall until its end would have writers stop and go with each.
+// O(n) in tables: for once per change.
+func Pressure(l *Levels, c Config, running []Progress) float64 {
+	s, zero := l.Sizes(), float64(len(l[0]))
+	for _, p := range running {
+		share := min(float64(p.Read)/float64(max(p.Job.inputEntries(), 1)), 1)
+		moved := uint64(share * float64(tablesBytes(p.Job.Inputs[0])))
+		s[p.Job.Level] -= moved
+		s[p.Job.Target] += moved
+		if p.Job.Level == 0 {
+			zero -= share * float64(len(p.Job.Inputs[0]))
+		}
+	}
+	return c.Pressure(&s, zero)
 }

@@ -9,7 +9,7 @@
 //  3. Picker.Pick chooses tables of it and all of the next level that share keys with them: a Job.
 //     Tables that running jobs use exclude a job (picker.go). Manual.Next does the same for a
 //     compaction that was asked for (manual.go), Picker.PickIdle for a moment when nobody writes.
-//  4. Run merges the inputs (source.go, run.go),
+//  4. Run merges the inputs (source.go, run.go), those of level 0 in parts side by side (split.go),
 //  5. drops what no reader can see (reduce.go), cuts the rest into tables (cut.go) and counts:
 //     entries read = written + shadowed + dropped, or the job fails and leaves nothing behind.
 //  6. Job.Change says what to install; Levels.Apply makes the next tree of it (levels.go).
@@ -24,18 +24,17 @@
 // bottom, level 6, first; levels are added above it as it grows. With BaseBytes = 256 MiB and
 // Multiplier = 10, a tree of 100 GiB has 0.9 of that expected at the bottom and:
 //
-//	L0   up to 4 flushes
-//	L3   256 MiB   base level: 92160 / 1000 = 92 MiB is below BaseBytes, so no level above it
-//	L4   922 MiB   92160 / 100
+//	L0   1.0 GiB   16 flushes: a 16th of the tree, between one and four times BaseBytes
+//	L4   1.0 GiB   base level: 92160 / 100 = 922 MiB is less than twice level 0
 //	L5   9.0 GiB   92160 / 10
 //	L6    90 GiB   what there is
 //
-// Level 0 merges straight into L3; L1 and L2 are empty. All levels above the bottom make up about
-// a ninth of it, which bounds the space taken by overwritten versions. A table leaves its level for
-// the next when the level is above its target; each byte is thus rewritten about once per level
-// plus the tables it meets there. TestSimulate counts 9.2 bytes written per byte flushed
-// for uniform keys (4 levels, bottom 128 flushes), 7.7 for skewed ones, 2.0 for sequential ones,
-// whose tables mostly change level without being rewritten.
+// Level 0 merges straight into L4; the levels between are empty. All levels above the bottom make
+// up about a ninth of it, which bounds the space taken by overwritten versions. A table leaves its
+// level for the next when the level is above its target; each byte is thus rewritten about once per
+// level plus the tables it meets there. TestSimulate counts 6.9 bytes written per byte flushed for
+// uniform keys (bottom 128 flushes), 6.1 for skewed ones, 2.0 for sequential ones, whose tables
+// mostly change level without being rewritten. TestSimulateSizes has trees of other sizes.
 //
 // # What is dropped
 //

@@ -75,6 +75,15 @@ func span(tables []*sstable.Meta) (lo, hi []byte) {
 // InputBytes returns the size of all inputs.
 func (j *Job) InputBytes() uint64 { return tablesBytes(j.Inputs[0]) + tablesBytes(j.Inputs[1]) }
 
+func (j *Job) inputEntries() (n uint64) {
+	for _, tables := range j.Inputs {
+		for _, m := range tables {
+			n += m.Entries
+		}
+	}
+	return n
+}
+
 // Change returns what installing the outputs of the job does to the levels. added is what Run
 // returned; its elements are referred to, not copied.
 func (j *Job) Change(added []sstable.Meta) Change {

@@ -140,7 +140,7 @@ func TestPressure(t *testing.T) {
 				s[i] = r.Uint64N(s[bottomLevel])
 			}
 		}
-		zero := r.IntN(8)
+		zero := float64(r.IntN(8))
 		s[0] = uint64(zero) * r.Uint64N(1<<19)
 		targets := c.Targets(&s)
 		scores := c.Scores(&s, &targets, zero)

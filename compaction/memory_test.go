@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"kvd/sstable"
 )
@@ -16,8 +17,10 @@ type entry struct {
 	value []byte
 }
 
-// memory is a set of tables in memory, with switches to make it fail.
+// memory is a set of tables in memory, with switches to make it fail. Its iterators and outputs
+// may be used by several goroutines, each by one.
 type memory struct {
+	mu      sync.Mutex
 	num     uint64
 	tables  map[uint64][]entry
 	open    int // iterators not closed
@@ -27,6 +30,14 @@ type memory struct {
 	levels  []int // of created outputs
 
 	fail func(op string) error // called with open, next, create, add, finish, close, sync
+}
+
+// did counts something and asks whether it fails.
+func (m *memory) did(op string, count func()) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	count()
+	return m.fail(op)
 }
 
 func makeMemory() *memory {
@@ -61,6 +72,8 @@ func describe(num uint64, entries []entry) sstable.Meta {
 }
 
 func (m *memory) openTable(meta *sstable.Meta) (sstable.Iterator, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := m.fail("open"); err != nil {
 		return nil, err
 	}
@@ -74,6 +87,8 @@ func (m *memory) openTable(meta *sstable.Meta) (sstable.Iterator, error) {
 }
 
 func (m *memory) create(level int) (Output, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := m.fail("create"); err != nil {
 		return nil, err
 	}
@@ -92,22 +107,21 @@ type memoryOutput struct {
 func (o *memoryOutput) Add(k sstable.Key, value []byte) error {
 	o.entries = append(o.entries, entry{k.Clone(), slices.Clone(value)})
 	o.bytes += uint64(len(k.User) + 8 + len(value))
-	return o.m.fail("add")
+	return o.m.did("add", func() {})
 }
 
 func (o *memoryOutput) EstimatedBytes() uint64 { return o.bytes }
 
 func (o *memoryOutput) Finish() (sstable.Meta, error) {
-	o.m.tables[o.num] = o.entries
-	return describe(o.num, o.entries), o.m.fail("finish")
+	err := o.m.did("finish", func() { o.m.tables[o.num] = o.entries })
+	return describe(o.num, o.entries), err
 }
 
-func (o *memoryOutput) Sync() error {
-	o.m.synced++
-	return o.m.fail("sync")
-}
+func (o *memoryOutput) Sync() error { return o.m.did("sync", func() { o.m.synced++ }) }
 
 func (o *memoryOutput) Abort() {
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
 	o.m.aborted++
 	delete(o.m.tables, o.num)
 }
@@ -121,7 +135,7 @@ type memoryIter struct {
 
 func (i *memoryIter) move(at int) bool {
 	i.at = min(max(at, -1), len(i.entries))
-	i.err = i.m.fail("next")
+	i.err = i.m.did("next", func() {})
 	return i.err == nil && i.at >= 0 && i.at < len(i.entries)
 }
 
@@ -141,10 +155,7 @@ func (i *memoryIter) Key() sstable.Key        { return i.entries[i.at].key }
 func (i *memoryIter) Value() []byte           { return i.entries[i.at].value }
 func (i *memoryIter) Err() error              { return i.err }
 
-func (i *memoryIter) Close() error {
-	i.m.open--
-	return i.m.fail("close")
-}
+func (i *memoryIter) Close() error { return i.m.did("close", func() { i.m.open-- }) }
 
 // read returns the newest version of a user key with a sequence number up to at, "" if there is
 // none or it is a tombstone. Levels are searched as a reader does: the first that answers wins.

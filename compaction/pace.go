@@ -47,7 +47,7 @@ func Workers(pressure float64, processors int) int {
 }
 
 // drainMemory is how much working time the drain estimate looks back over.
-const drainMemory = 20 * time.Second
+const drainMemory = 60 * time.Second
 
 // startDrainBytes is the drain rate assumed before anything was measured, which means a job out of
 // level 0: the first job of all may be one below, which absorbs nothing.

@@ -39,7 +39,7 @@ func NewPicker(c Config) *Picker { return &Picker{config: c.WithDefaults()} }
 // is out of shape is busy. busy tells the tables that running jobs use as inputs; nil means none.
 func (p *Picker) Pick(l *Levels, busy func(num uint64) bool) (Job, bool) {
 	sizes := p.sizes.of(l)
-	zero := len(l[0])
+	zero := float64(len(l[0]))
 	targets := p.config.Targets(&sizes)
 	scores := p.config.Scores(&sizes, &targets, zero)
 	if busy != nil {
@@ -50,7 +50,7 @@ func (p *Picker) Pick(l *Levels, busy func(num uint64) bool) (Job, bool) {
 				n, b := busyIn(l[i], busy)
 				sizes[i] -= b
 				if i == 0 {
-					zero -= n
+					zero -= float64(n)
 				}
 			}
 		}

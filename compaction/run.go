@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"kvd/sstable"
 )
@@ -30,8 +33,13 @@ type Output interface {
 	Abort()
 }
 
-// Env is what a job needs of the world. Open and Create are called on the goroutine of Run.
+// Env is what a job needs of the world. Its functions are called on several goroutines if there is
+// more than one worker.
 type Env struct {
+	// Workers is how many goroutines may merge. 0 is 1.
+	Workers int
+	// Read, if not nil, is kept at about the number of entries that have been read.
+	Read *atomic.Uint64
 	// Open returns an iterator over an input table. Run closes it.
 	Open func(*sstable.Meta) (sstable.Iterator, error)
 	// Create starts an output table for a level.
@@ -76,35 +84,78 @@ func Run(ctx context.Context, j Job, c Config, e Env) (Result, error) {
 	if j.TableBytes == 0 {
 		j.TableBytes = c.WithDefaults().TableBytes
 	}
-	r := &runner{job: &j, env: &e, reduce: makeReducer(e.Snapshots, j.Below)}
-	r.cut.tableBytes = j.TableBytes
-	if len(j.Below) > 0 {
-		r.cut.next = j.Below[0]
+	parts := j.split(e.Workers)
+	runners := make([]*runner, len(parts))
+	merging, within := errgroup.WithContext(ctx)
+	for i, p := range parts {
+		r := &runner{job: &j, part: p, env: &e, reduce: makeReducer(e.Snapshots, j.Below)}
+		r.cut.tableBytes = j.TableBytes
+		if len(j.Below) > 0 {
+			r.cut.next = j.Below[0]
+		}
+		runners[i] = r
+		merging.Go(func() error { return r.merge(within) })
 	}
-	err := r.merge(ctx)
+	err := merging.Wait()
+	var all Result
 	if err == nil {
-		err = r.check()
+		all, err = gather(&j, runners)
 	}
 	if err == nil {
-		err = r.sync(ctx)
+		syncing, within := errgroup.WithContext(ctx)
+		for _, r := range runners {
+			syncing.Go(func() error { return r.sync(within) })
+		}
+		err = syncing.Wait()
 	}
 	if err != nil {
-		for _, out := range r.outputs {
-			out.Abort()
+		for _, r := range runners {
+			for _, out := range r.outputs {
+				out.Abort()
+			}
 		}
 		return Result{}, err
 	}
-	r.stats.BytesRead = j.InputBytes()
-	for i := range r.added {
-		r.stats.BytesWritten += r.added[i].Bytes
-	}
-	return Result{Added: r.added, Stats: r.stats}, nil
+	return all, nil
 }
 
-// runner is the state of one Run.
+// gather puts together what the parts of a job have made, and checks it.
+func gather(j *Job, runners []*runner) (all Result, err error) {
+	all.Stats.BytesRead = j.InputBytes()
+	for _, r := range runners {
+		for _, m := range r.added {
+			if n := len(all.Added); n > 0 &&
+				bytes.Compare(all.Added[n-1].Largest.User, m.Smallest.User) >= 0 {
+				return all, fmt.Errorf("compaction: output ends at %v, the next starts at %v",
+					all.Added[n-1].Largest, m.Smallest)
+			}
+			all.Added = append(all.Added, m)
+			all.Stats.BytesWritten += m.Bytes
+		}
+		all.Stats.EntriesIn += r.stats.EntriesIn
+		all.Stats.EntriesOut += r.stats.EntriesOut
+		all.Stats.Shadowed += r.stats.Shadowed
+		all.Stats.Dropped += r.stats.Dropped
+	}
+	return all, all.Stats.check(j)
+}
+
+// check verifies that every entry of the inputs was read and accounted for.
+func (s *Stats) check(j *Job) error {
+	if want := j.inputEntries(); s.EntriesIn != want {
+		return &CountError{What: "read from inputs", Want: want, Got: s.EntriesIn}
+	}
+	if got := s.EntriesOut + s.Shadowed + s.Dropped; got != s.EntriesIn {
+		return &CountError{What: "written, shadowed and dropped", Want: s.EntriesIn, Got: got}
+	}
+	return nil
+}
+
+// runner merges one part of a job.
 type runner struct {
-	job *Job
-	env *Env
+	job  *Job
+	part part
+	env  *Env
 
 	reduce  reducer
 	cut     cutter
@@ -116,7 +167,8 @@ type runner struct {
 	stats   Stats
 }
 
-// sources returns the inputs as sorted runs: each level-0 table alone, other levels as a whole.
+// sources returns the inputs of the part as sorted runs: each level-0 table alone, other levels as
+// a whole.
 func (r *runner) sources() []sstable.Iterator {
 	var its []sstable.Iterator
 	add := func(tables []*sstable.Meta) {
@@ -124,18 +176,19 @@ func (r *runner) sources() []sstable.Iterator {
 			its = append(its, &source{open: r.env.Open, tables: tables})
 		}
 	}
-	if r.job.Level == 0 {
-		for i := range r.job.Inputs[0] {
-			add(r.job.Inputs[0][i : i+1])
-		}
+	upper := r.job.Inputs[0]
+	if r.job.Level > 0 {
+		add(r.part.among(upper))
 	} else {
-		add(r.job.Inputs[0])
+		for i := range upper {
+			add(r.part.among(upper[i : i+1]))
+		}
 	}
-	add(r.job.Inputs[1])
+	add(r.part.among(r.job.Inputs[1]))
 	return its
 }
 
-// merge reads all inputs once, in order, and writes what the reducer keeps.
+// merge reads all of the part once, in order, and writes what the reducer keeps.
 func (r *runner) merge(ctx context.Context) (err error) {
 	m := sstable.NewMerge(r.sources()...)
 	defer func() {
@@ -149,13 +202,20 @@ func (r *runner) merge(ctx context.Context) (err error) {
 
 // copy is the loop over the entries of a merged iterator. It leaves the last output open.
 func (r *runner) copy(ctx context.Context, m sstable.Iterator) error {
-	credit := 0
-	for ok := m.First(); ok; ok = m.Next() {
+	credit, told := 0, uint64(0)
+	for ok := r.part.begin(m); ok; ok = m.Next() {
 		k := m.Key()
+		if !r.part.holds(k.User) {
+			break
+		}
 		credit -= len(k.User) + 8
 		if credit < 0 {
 			if err := ctx.Err(); err != nil {
 				return err
+			}
+			if r.env.Read != nil {
+				r.env.Read.Add(r.stats.EntriesIn - told)
+				told = r.stats.EntriesIn
 			}
 			runtime.Gosched()
 			credit += yieldBytes
@@ -228,11 +288,6 @@ func (r *runner) finish() error {
 	if sstable.Compare(m.Smallest, r.first) != 0 {
 		return fmt.Errorf("compaction: output starts at %v, written from %v", m.Smallest, r.first)
 	}
-	if n := len(r.added); n > 0 &&
-		bytes.Compare(r.added[n-1].Largest.User, m.Smallest.User) >= 0 {
-		return fmt.Errorf("compaction: output ends at %v, the next starts at %v",
-			r.added[n-1].Largest, m.Smallest)
-	}
 	r.added = append(r.added, m)
 	return nil
 }
@@ -246,24 +301,6 @@ func (r *runner) sync(ctx context.Context) error {
 		if err := out.Sync(); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// check verifies that every entry of the inputs was read and accounted for.
-func (r *runner) check() error {
-	var want uint64
-	for _, in := range r.job.Inputs {
-		for _, m := range in {
-			want += m.Entries
-		}
-	}
-	s := &r.stats
-	if s.EntriesIn != want {
-		return &CountError{What: "read from inputs", Want: want, Got: s.EntriesIn}
-	}
-	if got := s.EntriesOut + s.Shadowed + s.Dropped; got != s.EntriesIn {
-		return &CountError{What: "written, shadowed and dropped", Want: s.EntriesIn, Got: got}
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ type model struct {
 	seq       sstable.Seq
 	history   map[string][]entry // newest first
 	snapshots []sstable.Seq
+	split     int // jobs in several parts
 }
 
 func makeModel(t testing.TB, seed uint64, c Config) *model {
@@ -67,7 +68,12 @@ func (o *model) compact(j Job) {
 	if err := j.Check(&o.levels); err != nil {
 		o.t.Fatal(err)
 	}
-	res, err := Run(context.Background(), j, o.config, o.m.env(o.snapshots...))
+	env := o.m.env(o.snapshots...)
+	env.Workers = 1 + o.rand.IntN(3)
+	if j.Workers(env.Workers) > 1 {
+		o.split++
+	}
+	res, err := Run(context.Background(), j, o.config, env)
 	if err != nil {
 		o.t.Fatalf("%v: %v", j, err)
 	}
@@ -117,9 +123,15 @@ func (o *model) verify(what any) {
 // TestRunModel flushes, takes and releases snapshots, and compacts in the order of the picker or
 // by hand, comparing all keys at all snapshots with the history of writes.
 func TestRunModel(t *testing.T) {
+	split := 0
+	defer func() {
+		if split == 0 {
+			t.Error("no job was split")
+		}
+	}()
 	for seed := range uint64(16) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			o := makeModel(t, seed, Config{BaseBytes: 4 << 10, TableBytes: 1 << 10, Multiplier: 3})
+			o := makeModel(t, seed, Config{BaseBytes: 4 << 10, TableBytes: 512, Multiplier: 3})
 			for step := range 48 {
 				o.flush()
 				switch o.rand.IntN(6) {
@@ -154,6 +166,7 @@ func TestRunModel(t *testing.T) {
 			o.manual(nil, nil)
 			o.verify("full manual compaction")
 			o.verifyBottom()
+			split += o.split
 		})
 	}
 }

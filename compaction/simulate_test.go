@@ -193,7 +193,7 @@ func (s *simTree) merge(j *Job) (added []*sstable.Meta) {
 // should be.
 func (s *simTree) settle(t testing.TB) {
 	for n := 0; ; n++ {
-		pressure := s.config.Pressure(&s.sizes, len(s.levels[0]))
+		pressure := s.config.Pressure(&s.sizes, float64(len(s.levels[0])))
 		j, ok := s.picker.Pick(&s.levels, nil)
 		if !ok {
 			if pressure > 0 {
@@ -280,10 +280,33 @@ func TestSimulate(t *testing.T) {
 			if s.writeAmp() > shape.bound {
 				t.Errorf("write amplification %.2f, bound %.2f", s.writeAmp(), shape.bound)
 			}
-			if s.maxZero > s.config.LevelZeroTrigger {
+			targets := s.config.Targets(&s.sizes)
+			if float64(s.maxZero) > 1.25*s.config.zeroTables(&targets) {
 				t.Errorf("%d tables in level 0", s.maxZero)
 			}
 		})
+	}
+}
+
+// TestSimulateSizes overwrites trees of several sizes, in flushes, in random order.
+func TestSimulateSizes(t *testing.T) {
+	for _, tree := range []struct {
+		flushes uint64
+		bound   float64 // on write amplification
+	}{{8, 3.5}, {32, 6}, {128, 8}, {512, 12}, {1500, 14}} {
+		s := makeSimTree(Config{BaseBytes: 4 * simFlushBytes, TableBytes: simFlushBytes / 8})
+		r := rand.New(rand.NewPCG(tree.flushes, 4))
+		for i := range 4 * tree.flushes {
+			if i == 2*tree.flushes {
+				s.flushed, s.written = 0, 0
+			}
+			s.flush(simShapes[0].flush(r, i, tree.flushes*simFlushEntries))
+			s.settle(t)
+		}
+		t.Logf("a tree of %d flushes: %v", tree.flushes, s)
+		if s.writeAmp() > tree.bound {
+			t.Errorf("write amplification %.2f, bound %.2f", s.writeAmp(), tree.bound)
+		}
 	}
 }
 
@@ -382,7 +405,7 @@ func TestTargetsContinuous(t *testing.T) {
 		s := Sizes{bottomLevel: total}
 		got := c.Targets(&s)
 		for i := got.Base; i < bottomLevel; i++ {
-			was := max(prev.Bytes[i], c.BaseBytes)
+			was := max(prev.Bytes[i], prev.Bytes[0])
 			if prev.Base != 0 && float64(got.Bytes[i]) > 1.02*float64(was) || got.Bytes[i] < was {
 				t.Fatalf("at %d bytes the target of level %d goes from %d to %d",
 					total, i, was, got.Bytes[i])

@@ -9,7 +9,7 @@ import (
 var errForward = errors.New("compaction: inputs are read forward only")
 
 // source reads neighbouring tables of one level one after the other, each opened when its turn
-// comes. It moves forward only: First, then Next. Close may be called more than once.
+// comes. It moves forward only: First or SeekGE, then Next. Close may be called more than once.
 type source struct {
 	open   func(*sstable.Meta) (sstable.Iterator, error)
 	tables []*sstable.Meta
@@ -18,12 +18,19 @@ type source struct {
 	err    error
 }
 
-func (s *source) First() bool {
+func (s *source) First() bool { return s.start(sstable.Iterator.First) }
+
+func (s *source) SeekGE(user []byte) bool {
+	return s.start(func(it sstable.Iterator) bool { return it.SeekGE(user) })
+}
+
+// start moves to the first entry that begin finds in a table.
+func (s *source) start(begin func(sstable.Iterator) bool) bool {
 	if s.err = errors.Join(s.err, s.drop()); s.err != nil {
 		return false
 	}
 	s.next = 0
-	return s.advance()
+	return s.advance(begin)
 }
 
 func (s *source) Next() bool {
@@ -36,11 +43,11 @@ func (s *source) Next() bool {
 	if s.err = s.it.Err(); s.err != nil {
 		return false
 	}
-	return s.advance()
+	return s.advance(sstable.Iterator.First)
 }
 
-// advance opens tables until one has an entry.
-func (s *source) advance() bool {
+// advance opens tables until begin finds an entry in one.
+func (s *source) advance(begin func(sstable.Iterator) bool) bool {
 	for s.next < len(s.tables) {
 		if s.err = s.drop(); s.err != nil {
 			return false
@@ -52,7 +59,7 @@ func (s *source) advance() bool {
 		}
 		s.it = it
 		s.next++
-		if it.First() {
+		if begin(it) {
 			return true
 		}
 		if s.err = it.Err(); s.err != nil {
@@ -78,7 +85,6 @@ func (s *source) Close() error     { return s.drop() }
 
 func (s *source) Last() bool         { return s.refuse() }
 func (s *source) Prev() bool         { return s.refuse() }
-func (s *source) SeekGE([]byte) bool { return s.refuse() }
 func (s *source) SeekLT([]byte) bool { return s.refuse() }
 
 func (s *source) refuse() bool {

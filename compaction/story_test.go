@@ -119,9 +119,9 @@ func (s *story) targets() string {
 	var b strings.Builder
 	sizes := s.levels.Sizes()
 	t := s.config.Targets(&sizes)
-	scores := s.config.Scores(&sizes, &t, len(s.levels[0]))
+	scores := s.config.Scores(&sizes, &t, float64(len(s.levels[0])))
 	fmt.Fprintf(&b, "base L%d, drain above L%d, debt %d, pressure %.3f\n", t.Base, t.Drain,
-		s.config.Debt(&sizes, len(s.levels[0])), Pressure(&s.levels, s.config))
+		s.config.Debt(&sizes, float64(len(s.levels[0]))), Pressure(&s.levels, s.config, nil))
 	for i := range sizes {
 		if sizes[i] > 0 || t.Bytes[i] > 0 {
 			fmt.Fprintf(&b, "L%d %d of %d, score %.2f\n", i, sizes[i], t.Bytes[i], scores[i])

@@ -7,23 +7,39 @@ type Targets struct {
 	// Drain is the first level worth keeping. Levels Base to Drain-1 are left over from when there
 	// was more data; they are emptied downwards.
 	Drain int
-	// Bytes is the target of each level; 0 for level 0 (which counts tables instead), for levels
-	// above Base and for levels to be emptied. The bottom level is never too large: its entry
-	// says only what was expected of it.
+	// Bytes is the target of each level; 0 for levels above Base and for levels to be emptied.
+	// The bottom level is never too large: its entry says only what was expected of it.
 	Bytes [NumLevels]uint64
+}
+
+const (
+	// zeroShare is the part of the tree that level 0 gathers before it is merged. All of the base
+	// level is rewritten then, so the more comes at a time the less is written for each byte; but
+	// every read asks every table of level 0.
+	zeroShare = 16
+	// zeroMax bounds it, in multiples of BaseBytes: with the defaults 16 tables, 1 GiB. In
+	// TestSimulateSizes 4 writes a third less than 1 to trees of 8 GiB and more.
+	zeroMax = 4
+	// baseMax bounds the base level, in multiples of level 0. With 1, TestSimulateSizes writes up
+	// to a fifth more; with 4 as much as with 2 up to a ratio of four and more beyond it.
+	baseMax = 2
+)
+
+// zeroBytes returns how much level 0 gathers in a tree of so many bytes.
+func (c Config) zeroBytes(total uint64) uint64 {
+	return min(max(total/zeroShare, c.BaseBytes), zeroMax*c.BaseBytes)
 }
 
 // Targets sizes the levels from the bottom up (Dong et al., "Optimizing Space Amplification in
 // RocksDB", CIDR 2017): the bottom level takes what there is, each level above it a Multiplier-th
-// of the one below, until a level would be no larger than BaseBytes: that one is the base.
-// Hence all levels above the bottom together are about a ninth of it at Multiplier 10, and so is
-// the space lost to overwritten entries.
+// of the one below, until a level would be no larger than baseMax times what level 0 gathers: that
+// one is the base, and no smaller than level 0. Hence all levels above the bottom together are
+// about a ninth of it at Multiplier 10, and so is the space lost to overwritten entries.
 //
-// The base level keeps its BaseBytes whatever the remainder of the division, so targets are
-// continuous in the size of the data: when a level is added on top, the old base had just reached
-// the size at which the formula would make it a middle level. Spreading
-// one ratio evenly over all levels is continuous too, but right after a level was added the
-// ratio would be the square root of Multiplier and the levels above the bottom 40 % of it.
+// Targets are continuous in the size of the data: when a level is added on top, the old base had
+// just reached the size at which the formula would make it a middle level. Spreading one ratio
+// evenly over all levels is continuous too, but right after a level was added the ratio would be
+// the square root of Multiplier and the levels above the bottom 40 % of it.
 //
 // A level is added as soon as it is wanted but given up only when the data would have to double to
 // want it again: data that hovers around a threshold does not move up and down.
@@ -31,7 +47,9 @@ func (c Config) Targets(s *Sizes) Targets {
 	c = c.WithDefaults()
 	total := s.Total()
 	bottom := total - total/uint64(c.Multiplier)
-	t := Targets{Base: c.baseFor(bottom), Drain: c.baseFor(2 * bottom)}
+	zero := c.zeroBytes(total)
+	t := Targets{Base: c.baseFor(bottom, zero), Drain: c.baseFor(2*bottom, zero)}
+	t.Bytes[0] = zero
 	for i := 1; i < t.Base; i++ {
 		if s[i] > 0 {
 			t.Base = i
@@ -40,38 +58,42 @@ func (c Config) Targets(s *Sizes) Targets {
 	size := bottom
 	for i := bottomLevel; i >= t.Base; i-- {
 		if i >= t.Drain {
-			t.Bytes[i] = max(size, c.BaseBytes)
+			t.Bytes[i] = max(size, zero)
 		}
 		size /= uint64(c.Multiplier)
 	}
 	return t
 }
 
-// baseFor returns the level whose share of the given bottom level is BaseBytes or less.
-func (c Config) baseFor(bottom uint64) int {
+// baseFor returns the level whose share of the given bottom level is small enough to be the base.
+func (c Config) baseFor(bottom, zero uint64) int {
 	level := bottomLevel
-	for size := bottom; level > 1 && size > c.BaseBytes; level-- {
+	for size := bottom; level > 1 && size > baseMax*zero; level-- {
 		size /= uint64(c.Multiplier)
 	}
 	return level
 }
 
+// zeroTables returns how many tables level 0 gathers: LevelZeroTrigger, more in a large tree.
+func (c Config) zeroTables(t *Targets) float64 {
+	return float64(c.LevelZeroTrigger) * float64(t.Bytes[0]) / float64(c.BaseBytes)
+}
+
 // Scores says how badly each level wants to be compacted: 1 and above means now, more is more
 // urgent. Level 0 is scored by its tables, since each one costs every read, and by its bytes, so
 // that a few huge ones do not wait for more. zeroTables is the number of level-0 tables.
-func (c Config) Scores(s *Sizes, t *Targets, zeroTables int) [NumLevels]float64 {
+func (c Config) Scores(s *Sizes, t *Targets, zeroTables float64) [NumLevels]float64 {
 	c = c.WithDefaults()
 	var scores [NumLevels]float64
 	if zeroTables > 0 {
-		scores[0] = max(float64(zeroTables)/float64(c.LevelZeroTrigger),
-			float64(s[0])/float64(c.BaseBytes))
+		scores[0] = max(zeroTables/c.zeroTables(t), float64(s[0])/float64(t.Bytes[0]))
 	}
 	for i := t.Base; i < bottomLevel; i++ {
 		switch {
 		case t.Bytes[i] > 0:
 			scores[i] = float64(s[i]) / float64(t.Bytes[i])
 		case s[i] > 0:
-			scores[i] = 1 + float64(s[i])/float64(c.BaseBytes)
+			scores[i] = 1 + float64(s[i])/float64(t.Bytes[0])
 		}
 	}
 	return scores

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"kvd/compaction"
@@ -23,33 +24,38 @@ const (
 	compactRetryMax = 10 * time.Second
 )
 
-// compactLoop runs what the picker finds, one job at a time. There is a loop for each processor,
-// of which compaction.Workers says how many may be at work.
+// merge is a compaction that runs.
+type merge struct {
+	compaction.Job
+	workers int           // goroutines
+	looped  bool          // run by a compactLoop
+	read    atomic.Uint64 // entries
+}
+
+// compactLoop runs what the picker finds, one job at a time. There is a loop for each processor;
+// compaction.Workers says how many goroutines may be at work.
 func (db *DB) compactLoop() {
 	defer db.loops.Done()
 	for {
-		job, ok := db.awaitJob()
-		if !ok {
+		m := db.awaitJob()
+		if m == nil {
 			return
 		}
-		err := db.runJob(db.ctx, job)
-		db.mu.Lock()
-		db.loopJobs--
-		db.mu.Unlock()
-		db.endJob(job, err)
+		db.endJob(m, db.runJob(db.ctx, m))
 	}
 }
 
-// awaitJob returns the next job, its tables marked busy, or false when the DB is closing.
-func (db *DB) awaitJob() (compaction.Job, bool) {
+// awaitJob begins the next job. It returns nil when the DB is closing.
+func (db *DB) awaitJob() *merge {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	for {
 		if db.closing {
-			return compaction.Job{}, false
+			return nil
 		}
 		f := db.failure.Load()
-		may := (f == nil || f.passes) && db.loopJobs < db.loopsMax
+		free := db.workersMax - db.workers
+		may := (f == nil || f.passes) && free > 0
 		if may && !time.Now().Before(db.retryAfter) {
 			levels := &db.state.Load().version.levels
 			job, ok := db.picker.Pick(levels, db.isBusyLocked)
@@ -57,9 +63,10 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 				job, ok = db.picker.PickIdle(levels, db.isBusyLocked)
 			}
 			if ok {
-				db.beginJobLocked(job)
-				db.loopJobs++
-				return job, true
+				m := &merge{Job: job, workers: job.Workers(free), looped: true}
+				db.workers += m.workers
+				db.beginJobLocked(m)
+				return m
 			}
 		}
 		db.work.Wait()
@@ -69,11 +76,12 @@ func (db *DB) awaitJob() (compaction.Job, bool) {
 // isBusyLocked reports whether a compaction must leave the table alone.
 func (db *DB) isBusyLocked(num uint64) bool { return db.busy[num] || db.damaged[num] != "" }
 
-func (db *DB) beginJobLocked(job compaction.Job) {
+func (db *DB) beginJobLocked(m *merge) {
 	db.jobs++
-	for _, tables := range job.Inputs {
-		for _, m := range tables {
-			db.busy[m.Num] = true
+	db.merges[m] = struct{}{}
+	for _, tables := range m.Inputs {
+		for _, t := range tables {
+			db.busy[t.Num] = true
 		}
 	}
 }
@@ -81,7 +89,8 @@ func (db *DB) beginJobLocked(job compaction.Job) {
 // endJob gives the tables of a job free again. After a failure it decides what follows: damaged
 // tables stay out of further compactions, so that damage is neither copied nor tried for ever;
 // anything else is tried again a little later.
-func (db *DB) endJob(job compaction.Job, err error) {
+func (db *DB) endJob(m *merge, err error) {
+	job := &m.Job
 	damaged := damagedInputs(job, err)
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, ErrClosed)
@@ -98,6 +107,10 @@ func (db *DB) endJob(job compaction.Job, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.jobs--
+	delete(db.merges, m)
+	if m.looped {
+		db.workers -= m.workers
+	}
 	for _, tables := range job.Inputs {
 		for _, m := range tables {
 			delete(db.busy, m.Num)
@@ -122,7 +135,7 @@ func (db *DB) endJob(job compaction.Job, err error) {
 
 // damagedInputs returns the numbers of the inputs that made a job fail by being damaged: the one
 // that the error names, or all if it names none of them.
-func damagedInputs(job compaction.Job, err error) (nums []uint64) {
+func damagedInputs(job *compaction.Job, err error) (nums []uint64) {
 	corrupt, isCorrupt := errors.AsType[*CorruptError](err)
 	if _, isCount := errors.AsType[*compaction.CountError](err); !isCorrupt && !isCount {
 		return nil
@@ -145,7 +158,8 @@ func (db *DB) wake() {
 }
 
 // runJob does one compaction and installs its result.
-func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
+func (db *DB) runJob(ctx context.Context, m *merge) error {
+	job := &m.Job
 	s := db.acquireState() // keeps the inputs open
 	if s == nil {
 		return ErrClosed
@@ -162,9 +176,11 @@ func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
 	db.mu.Unlock()
 
 	began, mark := time.Now(), db.names.mark()
-	result, err := compaction.Run(ctx, job, db.opts.Compaction, compaction.Env{
-		Open: func(m *sstable.Meta) (sstable.Iterator, error) {
-			t := inputs[m.Num]
+	result, err := compaction.Run(ctx, *job, db.opts.Compaction, compaction.Env{
+		Workers: m.workers,
+		Read:    &m.read,
+		Open: func(meta *sstable.Meta) (sstable.Iterator, error) {
+			t := inputs[meta.Num]
 			it := &namedIter{name: t.name}
 			it.Init(t.reader, compactionInput)
 			return it, nil
@@ -193,24 +209,25 @@ func (db *DB) runJob(ctx context.Context, job compaction.Job) error {
 	if err := db.install(e, nil); err != nil {
 		return err
 	}
-	db.countJob(job, &result, time.Since(began))
+	db.countJob(m, &result, time.Since(began))
 	return nil
 }
 
-func (db *DB) countJob(job compaction.Job, r *compaction.Result, took time.Duration) {
-	db.log.Debug("compacted", "job", job.String(), "read", r.Stats.BytesRead,
+func (db *DB) countJob(m *merge, r *compaction.Result, took time.Duration) {
+	db.log.Debug("compacted", "job", m.String(), "read", r.Stats.BytesRead,
 		"written", r.Stats.BytesWritten, "took", took)
 	c := &db.counters
 	c.compactions.Add(1)
-	if job.Move {
+	if m.Move {
 		c.moves.Add(1)
 	}
 	c.compactedRead.Add(r.Stats.BytesRead)
 	c.compactedWritten.Add(r.Stats.BytesWritten)
 	db.mu.Lock()
-	if !job.Idle { // which may absorb little for what it rewrites
-		db.pace.drain.Observe(&job, took)
+	if !m.Idle { // which may absorb little for what it rewrites
+		db.pace.drain.Observe(&m.Job, took*time.Duration(m.workers))
 	}
+	delete(db.merges, m) // its inputs are gone
 	db.repaceLocked()
 	db.mu.Unlock()
 }
@@ -345,10 +362,11 @@ func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
 			db.work.Wait()
 			continue
 		}
-		db.beginJobLocked(job)
+		m := &merge{Job: job, workers: 1}
+		db.beginJobLocked(m)
 		db.mu.Unlock()
-		err := db.runJobWithin(ctx, job)
-		db.endJob(job, err)
+		err := db.runJobWithin(ctx, m)
+		db.endJob(m, err)
 		db.mu.Lock()
 		if err != nil {
 			return err
@@ -359,11 +377,11 @@ func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
 var errQuarantined = errors.New("tables in the range are damaged and left as they are")
 
 // runJobWithin is runJob until ctx ends or the DB closes, which is ErrClosed.
-func (db *DB) runJobWithin(ctx context.Context, job compaction.Job) error {
+func (db *DB) runJobWithin(ctx context.Context, m *merge) error {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(db.ctx, cancel)()
-	err := db.runJob(within, job)
+	err := db.runJob(within, m)
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		return ErrClosed
 	}

@@ -75,6 +75,7 @@ func crashSearch(t *testing.T, name string, short crashShort, compound func(uint
 	// The heap is small and the garbage much; where it is not small, the machine has other uses.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // with fewer no merge is split
 	var total crashExam
 	var ops int64
 	began, used := time.Now(), processorTime()
@@ -149,7 +150,7 @@ func newCrashRun(seed uint64, compound func(uint64, int) int) *crashRun {
 		FilterBitsPerKey: int(pick(-1, 1, 10)),
 		Compaction: compaction.Config{
 			BaseBytes:        uint64(pick(1<<10, 4<<10)),
-			TableBytes:       uint64(pick(512, 1<<10, 4<<10)),
+			TableBytes:       uint64(pick(64, 512, 1<<10, 4<<10)),
 			Multiplier:       int(pick(2, 4)),
 			LevelZeroTrigger: int(pick(1, 2, 4)),
 		},

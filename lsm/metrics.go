@@ -94,7 +94,7 @@ func (db *DB) Metrics() Metrics {
 			l.Entries += t.Entries
 		}
 	}
-	m.CompactionDebtBytes = db.opts.Compaction.Debt(&sizes, len(s.version.levels[0]))
+	m.CompactionDebtBytes = db.opts.Compaction.Debt(&sizes, float64(len(s.version.levels[0])))
 	m.Sequence = uint64(db.published.seq())
 	if w := db.wal.Load(); w != nil {
 		m.Log = w.Metrics()

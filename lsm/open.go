@@ -28,6 +28,7 @@ func Open(dir string, o Options) (*DB, error) {
 		log:    o.Logger,
 		picker: compaction.NewPicker(o.Compaction),
 		busy:   make(map[uint64]bool),
+		merges: make(map[*merge]struct{}),
 		older:  make(map[*readState]struct{}),
 		making: make(map[uint64]struct{}),
 		done:   make(chan struct{}),

@@ -70,14 +70,18 @@ func (db *DB) repaceLocked() {
 		return
 	}
 	const sample = 1 << 20
-	pressure := compaction.Pressure(&s.version.levels, db.opts.Compaction)
-	if workers := compaction.Workers(pressure, runtime.GOMAXPROCS(0)); workers != db.loopsMax {
-		db.loopsMax = workers
+	running := make([]compaction.Progress, 0, 8)
+	for m := range db.merges {
+		running = append(running, compaction.Progress{Job: &m.Job, Read: m.read.Load()})
+	}
+	pressure := compaction.Pressure(&s.version.levels, db.opts.Compaction, running)
+	if workers := compaction.Workers(pressure, runtime.GOMAXPROCS(0)); workers != db.workersMax {
+		db.workersMax = workers
 		db.work.Broadcast()
 	}
-	// As if each that may run finds a job. One that merges level 0 keeps the base level to itself,
-	// so with many processors this is too much, and an overload settles at a higher pressure.
-	drain := p.drain.Rate() * float64(db.loopsMax)
+	// As if each worker finds something to do. With many processors this is too much, and an
+	// overload settles at a higher pressure.
+	drain := p.drain.Rate() * float64(db.workersMax)
 	d := compaction.Delay(pressure, sample, drain)
 	if p.flushRate > 0 {
 		// With one frozen memtable the flush has a whole memtable's time to finish; with two it

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 // nobody is left who would wake it, the test ends at once as a deadlock; and no write may wait for
 // 5 s, or be refused for as long after a failure that passed.
 func TestStallsEnd(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // with fewer no merge is split
 	seeds := uint64(12)
 	writes, worst := int64(0), time.Duration(0)
 	until := time.Now().Add(*budget)
@@ -80,7 +82,7 @@ func (s *stallRun) run() {
 		CacheBytes:    16 << 10,
 		Compaction: compaction.Config{
 			BaseBytes:        1 << (10 + s.r.IntN(8)),
-			TableBytes:       1 << (10 + s.r.IntN(6)),
+			TableBytes:       1 << (5 + s.r.IntN(11)),
 			Multiplier:       2 + s.r.IntN(9),
 			LevelZeroTrigger: 1 + s.r.IntN(5),
 		},

@@ -35,7 +35,7 @@ var imports = map[string][]string{
 		"github.com/golang/snappy", "kvd/sstable/offheap", "kvd/sstable/rcu",
 	},
 	"sstable/offheap": {"golang.org/x/sys/unix"},
-	"compaction":      {"kvd/sstable"},
+	"compaction":      {"golang.org/x/sync/errgroup", "kvd/sstable"},
 	"lsm/vfs":         {"golang.org/x/sys/unix"},
 	"lsm": {
 		"kvd/compaction", "kvd/lsm/vfs", "kvd/sstable",
@@ -50,6 +50,7 @@ var imports = map[string][]string{
 var pure = []string{
 	"compaction/picker.go", "compaction/targets.go", "compaction/reduce.go", "compaction/debt.go",
 	"compaction/pace.go", "compaction/manual.go", "compaction/levels.go", "compaction/job.go",
+	"compaction/split.go",
 	"lsm/edit.go", "lsm/batch.go",
 	"replication/ring.go", "replication/placement.go", "replication/shares.go",
 	"replication/assign.go", "replication/merkle.go", "replication/version.go",
