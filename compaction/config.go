@@ -6,12 +6,12 @@ type Config struct {
 	// BaseBytes is how much level 0 gathers before it is merged into the base level, and the least
 	// target of that and the levels below. That merge rewrites all of the base level, so the more
 	// there is in level 0 the less is written for each byte of it, and the more tables has each
-	// read to ask. In a tree of more than 16 times BaseBytes it is a 16th of the tree, up to four
+	// read to ask. In a tree of more than 12 times BaseBytes it is a 12th of the tree, up to four
 	// times BaseBytes. Default 256 MiB, for flushes of 64 MiB.
 	BaseBytes uint64
-	// TableBytes is where an output table is cut at the base level. It doubles with each level
-	// below, up to eight times: big tables where the data is, small ones where it moves fast.
-	// Default 8 MiB, hence 64 MiB at the bottom of a large tree.
+	// TableBytes is where an output table is cut at the base level. It grows with what level 0
+	// gathers and doubles with each level below, up to eight times: big tables where the data is,
+	// small ones where it moves fast. Default 8 MiB, hence 64 MiB at the bottom of a large tree.
 	TableBytes uint64
 	// Multiplier is the size of a level over the one above it. Default 10.
 	Multiplier int
@@ -48,6 +48,7 @@ func (c Config) WithDefaults() Config {
 }
 
 // tableBytes returns where tables of the given level are cut.
-func (c Config) tableBytes(base, level int) uint64 {
-	return c.TableBytes << min(max(level-base, 0), maxTableDoublings)
+func (c Config) tableBytes(t *Targets, level int) uint64 {
+	size := c.TableBytes << min(max(level-t.Base, 0), maxTableDoublings)
+	return min(size*t.Bytes[0]/c.BaseBytes, c.TableBytes<<maxTableDoublings)
 }

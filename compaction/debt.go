@@ -26,22 +26,25 @@ func (c Config) Debt(s *Sizes, zeroTables float64) uint64 {
 const (
 	// softRuns is the number of level-0 tables at pressure 1, in multiples of what it gathers.
 	softRuns = 3
-	// softDebt is the debt at pressure 1, in multiples of BaseBytes: with the defaults 8 GiB,
-	// which is several seconds of compaction on any machine and so leaves time to react. With as
-	// many multiples of what level 0 gathers instead, TestPacingLoop had 100 tables in level 0.
-	softDebt = 32
+	// softDebt is the debt at pressure 1, in multiples of BaseBytes and of what level 0 gathers:
+	// with the defaults 8 GiB, in a large tree 14, which is several seconds of compaction on any
+	// machine and so leaves time to react. Level 0 has a share because each of its merges leaves a
+	// debt of about 7 times what it brings down, which must not slow down an easy load. With 32 of
+	// it and nothing else TestPacingLoop had 100 tables in level 0.
+	softDebtBase, softDebtZero = 24, 8
 )
 
 // Pressure says how far compaction is behind: 0 is in shape, 1 is as far behind as it should ever
 // get, more is worse, without a bound. It is the larger of two straight lines, in the count of
-// level-0 tables above the trigger and in the debt. Above 0, Picker.Pick finds a job if nothing
+// level-0 tables above what it gathers and in the debt. Above 0, Picker.Pick finds a job if nothing
 // is busy.
 func (c Config) Pressure(s *Sizes, zeroTables float64) float64 {
 	c = c.WithDefaults()
 	t := c.Targets(s)
-	trigger := c.zeroTables(&t)
-	runs := (zeroTables - trigger) / (trigger * (softRuns - 1))
-	debt := float64(c.Debt(s, zeroTables)) / (softDebt * float64(c.BaseBytes))
+	gathers := c.zeroTables(&t)
+	runs := (zeroTables - gathers) / (gathers * (softRuns - 1))
+	soft := softDebtBase*c.BaseBytes + softDebtZero*t.Bytes[0]
+	debt := float64(c.Debt(s, zeroTables)) / float64(soft)
 	return max(runs, debt, 0)
 }
 

@@ -33,8 +33,10 @@ type Job struct {
 }
 
 // makeJob fills in what follows from the inputs.
-func makeJob(l *Levels, c Config, base, level, target int, upper, lower []*sstable.Meta) Job {
-	j := Job{Level: level, Target: target, TableBytes: c.tableBytes(base, target)}
+func makeJob(
+	l *Levels, c Config, t *Targets, level, target int, upper, lower []*sstable.Meta,
+) Job {
+	j := Job{Level: level, Target: target, TableBytes: c.tableBytes(t, target)}
 	j.Inputs = [2][]*sstable.Meta{upper, lower}
 	lo, hi := j.Range()
 	j.Below = make([][]*sstable.Meta, 0, bottomLevel-target)

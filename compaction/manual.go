@@ -111,7 +111,7 @@ func (m *Manual) fromLevel(l *Levels, c Config, t *Targets, busy func(uint64) bo
 	if len(tables) == 0 {
 		return Job{}, Done
 	}
-	limit := maxJobTables * c.tableBytes(t.Base, m.level+1)
+	limit := maxJobTables * c.tableBytes(t, m.level+1)
 	n, lower := 1, l.Overlaps(m.level+1, tables[0].Smallest.User, tables[0].Largest.User)
 	for n < len(tables) && len(lower) > 0 &&
 		bytes.Compare(tables[n].Smallest.User, lower[len(lower)-1].Largest.User) <= 0 &&
@@ -158,7 +158,7 @@ func (m *Manual) ahead(l *Levels) []*sstable.Meta {
 // job makes the job; a lone table without tombstones that meets nothing is moved.
 func (m *Manual) job(l *Levels, c Config, t *Targets, level, target int,
 	upper, lower []*sstable.Meta) Job {
-	j := makeJob(l, c, t.Base, level, target, upper, lower)
+	j := makeJob(l, c, t, level, target, upper, lower)
 	j.Reason = "manual"
 	j.Move = level != target && len(upper) == 1 && len(lower) == 0 && upper[0].Tombstones == 0
 	return j

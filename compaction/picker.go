@@ -126,7 +126,7 @@ func (p *Picker) pickZero(l *Levels, t *Targets, busy func(uint64) bool) (Job, b
 	if best == nil {
 		return Job{}, false
 	}
-	j := makeJob(l, p.config, t.Base, 0, t.Base, best, bestLower)
+	j := makeJob(l, p.config, t, 0, t.Base, best, bestLower)
 	j.Move = p.movable(&j)
 	j.Reason = "level 0"
 	return j, true
@@ -205,9 +205,9 @@ func (p *Picker) pickTable(l *Levels, t *Targets, level int, busy func(uint64) b
 	if best < 0 {
 		return Job{}, false
 	}
-	limit := maxJobTables * p.config.tableBytes(t.Base, level+1)
+	limit := maxJobTables * p.config.tableBytes(t, level+1)
 	upper := extend(tables, best, bestLower, next, limit, busy)
-	j := makeJob(l, p.config, t.Base, level, level+1, upper, bestLower)
+	j := makeJob(l, p.config, t, level, level+1, upper, bestLower)
 	j.Move = p.movable(&j)
 	j.Reason = "size"
 	if level < t.Drain {

@@ -210,6 +210,15 @@ func (o *model) verifyBottom() {
 	}
 }
 
+// jobOf makes a job in a small tree with the given base level.
+func jobOf(
+	l *Levels, c Config, base, level, target int, upper, lower []*sstable.Meta,
+) Job {
+	t := Targets{Base: base}
+	t.Bytes[0] = c.BaseBytes
+	return makeJob(l, c, &t, level, target, upper, lower)
+}
+
 // twoRuns returns a job that merges two overlapping tables of 200 entries each.
 func twoRuns(m *memory) Job {
 	var lists [2][]entry
@@ -219,7 +228,7 @@ func twoRuns(m *memory) Job {
 	}
 	upper, lower := m.table(lists[1]), m.table(lists[0])
 	l := Levels{5: {upper}, 6: {lower}}
-	return makeJob(&l, Config{TableBytes: 1 << 10}.WithDefaults(), 6, 5, 6, l[5], l[6])
+	return jobOf(&l, Config{TableBytes: 1 << 10}.WithDefaults(), 6, 5, 6, l[5], l[6])
 }
 
 // TestRunAbort makes each operation fail at each count: the error comes out, every output is
@@ -271,7 +280,7 @@ func TestRunCancel(t *testing.T) {
 		big = append(big, entry{k, make([]byte, 8<<10)})
 	}
 	l := Levels{5: {m.table(big)}}
-	j = makeJob(&l, Config{}.WithDefaults(), 5, 5, 6, l[5], nil)
+	j = jobOf(&l, Config{}.WithDefaults(), 5, 5, 6, l[5], nil)
 	ctx, cancel = context.WithCancel(context.Background())
 	adds := 0
 	m.fail = func(op string) error {
@@ -372,7 +381,7 @@ func TestRunBounded(t *testing.T) {
 	for n := 0; n < 400; n += 35 {
 		l[6] = append(l[6], m.table(list(n, min(n+35, 400), 3, 1)))
 	}
-	j := makeJob(&l, Config{TableBytes: 1 << 10}.WithDefaults(), 5, 4, 5, l[4], l[5])
+	j := jobOf(&l, Config{TableBytes: 1 << 10}.WithDefaults(), 5, 4, 5, l[4], l[5])
 	res, err := Run(context.Background(), j, Config{}, m.env())
 	if err != nil {
 		t.Fatal(err)
@@ -470,7 +479,7 @@ func benchJob(m *memory, n int) Job {
 	for part := range 10 {
 		l[6] = append(l[6], m.table(lower[part*len(lower)/10:(part+1)*len(lower)/10]))
 	}
-	return makeJob(&l, Config{}.WithDefaults(), 5, 5, 6, l[5], l[6])
+	return jobOf(&l, Config{}.WithDefaults(), 5, 5, 6, l[5], l[6])
 }
 
 func BenchmarkRun(b *testing.B) {

@@ -24,7 +24,7 @@ func wideJob(m *memory, tables int) Job {
 		l[6] = append(l[6], m.table(list))
 	}
 	l[0] = []*sstable.Meta{m.table(all)}
-	return makeJob(&l, Config{TableBytes: l[6][0].Bytes}.WithDefaults(), 6, 0, 6, l[0], l[6])
+	return jobOf(&l, Config{TableBytes: l[6][0].Bytes}.WithDefaults(), 6, 0, 6, l[0], l[6])
 }
 
 func TestSplit(t *testing.T) {

@@ -235,19 +235,20 @@ func (db *DB) countJob(m *merge, r *compaction.Result, took time.Duration) {
 // install makes e durable in the manifest and its version current. flushed, if not nil, is the
 // memtable whose contents e adds: the oldest frozen one.
 func (db *DB) install(e *edit, flushed *memtable) error {
+	added, err := db.openAdded(e)
 	db.installing.Lock()
 	defer db.installing.Unlock()
 	if f := db.failure.Load(); f != nil && !f.passes {
+		db.dropOpened(&version{}, added)
 		return f.err // nobody knows what the manifest holds: nothing is removed any more
 	}
 	base := db.state.Load().version // changed only by holders of installing
-	opened := make(map[uint64]*table)
+	opened := added
 	for _, level := range base.tables {
 		for _, t := range level {
 			opened[t.meta.Num] = t
 		}
 	}
-	err := db.openTables(e, opened)
 	var next *version
 	if err == nil {
 		next, err = base.with(e, opened)
@@ -286,6 +287,19 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 	}
 	db.setStateLocked(db.state.Load().mem, db.frozen, next)
 	return nil
+}
+
+// openAdded opens the new tables of an edit, without a lock: a large compaction makes hundreds, and
+// a flush that waited for 500 of them held up writers for 100 ms. On an error it returns those that
+// are open by then.
+func (db *DB) openAdded(e *edit) (map[uint64]*table, error) {
+	opened := make(map[uint64]*table)
+	s := db.acquireState()
+	if s == nil {
+		return opened, ErrClosed
+	}
+	defer db.releaseState(s)
+	return opened, db.openTables(s.version.lacks(e.added), opened) // one that is moved is open
 }
 
 // dropOpened closes the tables among opened that base does not list.

@@ -204,7 +204,7 @@ func (db *DB) load(num uint64) error {
 
 func (db *DB) openVersion(all *edit, manifest string) error {
 	opened := make(map[uint64]*table)
-	err := db.openTables(all, opened)
+	err := db.openTables(all.added, opened)
 	var v *version
 	if err == nil {
 		v, err = (&version{}).with(all, opened)

@@ -189,9 +189,9 @@ func (db *DB) openTable(meta *sstable.Meta) (*table, error) {
 	return t, nil
 }
 
-// openTables opens every table that e adds and that is not open yet.
-func (db *DB) openTables(e *edit, opened map[uint64]*table) error {
-	for _, a := range e.added {
+// openTables opens every one of the tables that is not open yet.
+func (db *DB) openTables(added []leveledTable, opened map[uint64]*table) error {
+	for _, a := range added {
 		if opened[a.meta.Num] != nil {
 			continue
 		}

@@ -96,6 +96,9 @@ func (w *Writer) Add(k Key, value []byte) error {
 		p.Smallest, p.MinSeq, fresh = k.Clone(), seq, true
 	}
 	if fresh && w.o.FilterBitsPerKey > 0 {
+		if len(w.hashes) == cap(w.hashes) { // by a quarter at a time it left five times its size
+			w.hashes = slices.Grow(w.hashes, len(w.hashes)+1)
+		}
 		w.hashes = append(w.hashes, Hash(k.User))
 	}
 	w.last, w.trailer = w.block.add(k, value, common), k.Trailer
