@@ -26,6 +26,8 @@ const (
 	defaultMultiplier       = 10
 	defaultLevelZeroTrigger = 4
 
+	// maxConfigBytes leaves room for the multiples that are taken of sizes.
+	maxConfigBytes = 1 << 50
 	// maxTableDoublings bounds the growth of tables with depth: 8 times TableBytes.
 	maxTableDoublings = 3
 )
@@ -38,6 +40,8 @@ func (c Config) WithDefaults() Config {
 	if c.TableBytes == 0 {
 		c.TableBytes = defaultTableBytes
 	}
+	c.BaseBytes = min(c.BaseBytes, maxConfigBytes)
+	c.TableBytes = min(c.TableBytes, maxConfigBytes)
 	if c.Multiplier < 2 {
 		c.Multiplier = defaultMultiplier
 	}
@@ -50,5 +54,6 @@ func (c Config) WithDefaults() Config {
 // tableBytes returns where tables of the given level are cut.
 func (c Config) tableBytes(t *Targets, level int) uint64 {
 	size := c.TableBytes << min(max(level-t.Base, 0), maxTableDoublings)
-	return min(size*t.Bytes[0]/c.BaseBytes, c.TableBytes<<maxTableDoublings)
+	grown := uint64(float64(size) * float64(t.Bytes[0]) / float64(c.BaseBytes))
+	return min(grown, c.TableBytes<<maxTableDoublings)
 }

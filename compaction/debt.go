@@ -26,11 +26,11 @@ func (c Config) Debt(s *Sizes, zeroTables float64) uint64 {
 const (
 	// softRuns is the number of level-0 tables at pressure 1, in multiples of what it gathers.
 	softRuns = 3
-	// softDebt is the debt at pressure 1, in multiples of BaseBytes and of what level 0 gathers:
-	// with the defaults 8 GiB, in a large tree 14, which is several seconds of compaction on any
-	// machine and so leaves time to react. Level 0 has a share because each of its merges leaves a
-	// debt of about 7 times what it brings down, which must not slow down an easy load. With 32 of
-	// it and nothing else TestPacingLoop had 100 tables in level 0.
+	// softDebtBase and softDebtZero are the debt at pressure 1, in multiples of BaseBytes and of
+	// what level 0 gathers: with the defaults 8 GiB, in a large tree 14, which is several seconds
+	// of compaction on any machine and so leaves time to react. Level 0 has a share because each of
+	// its merges leaves a debt of about 7 times what it brings down, which must not slow down an
+	// easy load. With 32 of it and nothing else TestPacingLoop had 100 tables in level 0.
 	softDebtBase, softDebtZero = 24, 8
 )
 
@@ -57,16 +57,16 @@ type Progress struct {
 // Pressure is Config.Pressure for the tree as it stands and the jobs that run in it. What a job has
 // read counts as if it were in the target level: most of a large level 0 goes down in one job, and
 // a pressure that did not fall until its end would have writers stop and go with each.
-// O(n) in tables: for once per change.
+// One that has just been installed may still be among them. O(n) in tables: for once per change.
 func Pressure(l *Levels, c Config, running []Progress) float64 {
 	s, zero := l.Sizes(), float64(len(l[0]))
 	for _, p := range running {
 		share := min(float64(p.Read)/float64(max(p.Job.inputEntries(), 1)), 1)
-		moved := uint64(share * float64(tablesBytes(p.Job.Inputs[0])))
+		moved := min(uint64(share*float64(tablesBytes(p.Job.Inputs[0]))), s[p.Job.Level])
 		s[p.Job.Level] -= moved
 		s[p.Job.Target] += moved
 		if p.Job.Level == 0 {
-			zero -= share * float64(len(p.Job.Inputs[0]))
+			zero = max(zero-share*float64(len(p.Job.Inputs[0])), 0)
 		}
 	}
 	return c.Pressure(&s, zero)

@@ -30,10 +30,10 @@
 //	L6    90 GiB   what there is
 //
 // Level 0 merges straight into L4; the levels between are empty. All levels above the bottom make
-// up about a ninth of it, which bounds the space taken by overwritten versions. A table leaves its
-// level for the next when the level is above its target; each byte is thus rewritten about once per
-// level plus the tables it meets there. TestSimulate counts 6.9 bytes written per byte flushed for
-// uniform keys (bottom 128 flushes), 6.1 for skewed ones, 2.0 for sequential ones, whose tables
+// up a ninth to a fifth of it, which bounds the space taken by overwritten versions. A table leaves
+// its level for the next when the level is above its target; each byte is thus rewritten about once
+// per level plus the tables it meets there. TestSimulate counts 6.1 bytes written per byte flushed
+// for uniform keys (bottom 128 flushes), 5.6 for skewed ones, 2.0 for sequential ones, whose tables
 // mostly change level without being rewritten. TestSimulateSizes has trees of other sizes.
 //
 // # What is dropped

@@ -149,6 +149,22 @@ func TestPressure(t *testing.T) {
 			t.Fatalf("pressure %v with scores %v, sizes %v, targets %v", p, scores, s, targets)
 		}
 	}
+	// A job that has just been installed, and one that has read all of level 0.
+	job := Job{Level: 0, Target: 6, Inputs: [2][]*sstable.Meta{{{Bytes: 9 << 20, Entries: 9}}, nil}}
+	after := Levels{6: {{Bytes: 9 << 20, Entries: 9}}}
+	if p := Pressure(&after, c, []Progress{{&job, 9}}); p != 0 {
+		t.Errorf("after a job was installed the pressure is %v", p)
+	}
+	before := Levels{0: job.Inputs[0]}
+	for read, want := range map[uint64]bool{0: true, 9: false, 99: false} {
+		if p := Pressure(&before, c, []Progress{{&job, read}}); p > 0 != want {
+			t.Errorf("with %d of 9 entries read the pressure is %v", read, p)
+		}
+	}
+	huge := Config{BaseBytes: 1 << 63, TableBytes: 1 << 63}
+	if p := Pressure(&before, huge, nil); p != 0 {
+		t.Errorf("with a base level of 8 EiB the pressure is %v", p)
+	}
 	var prev float64
 	for size := uint64(1 << 20); size < 1<<30; size += 1 << 14 {
 		s := Sizes{5: size, bottomLevel: 10 << 30}

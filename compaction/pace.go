@@ -36,7 +36,7 @@ func Delay(pressure float64, bytes int, drain float64) time.Duration {
 	return time.Duration(min(seconds*float64(time.Second), float64(maxDelay)))
 }
 
-// Workers returns how many compactions may run at a time at the given pressure: half of the
+// Workers returns how many goroutines may merge at a time at the given pressure: half of the
 // processors, because the other half has readers and writers to serve. At a pressure that slows
 // writes down, the processors of writers that wait are free, and all may merge until it is over.
 func Workers(pressure float64, processors int) int {
@@ -54,14 +54,15 @@ const drainMemory = 60 * time.Second
 const startDrainBytes = 64 << 20
 
 // Drain estimates the rate Delay wants from finished jobs: bytes that left level 0 over the time
-// spent in jobs of all levels, the recent ones counting most. It changes only when a job ends, so
-// an idle database keeps its estimate. The zero Drain is ready. Not safe for concurrent use.
+// that workers spent in jobs of all levels, the recent ones counting most. It changes only when a
+// job ends, so an idle database keeps its estimate. The zero Drain is ready. Not safe for
+// concurrent use.
 type Drain struct {
 	absorbed float64 // bytes
 	busy     float64 // seconds
 }
 
-// Observe takes in a finished job that took the given time.
+// Observe takes in a finished job that took the given time, of all its workers together.
 func (d *Drain) Observe(j *Job, took time.Duration) {
 	if j.Move {
 		return // no bytes were handled, so it says nothing of the rate

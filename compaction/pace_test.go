@@ -150,8 +150,8 @@ func steady(rate float64) func(float64) float64 {
 	return func(float64) float64 { return rate }
 }
 
-// TestPacingLoop offers a step, a ramp and a burst to a tree that can absorb 14 to 18 MiB/s of random
-// writes. What is taken must follow what can be absorbed without swinging or stopping, the
+// TestPacingLoop offers a step, a ramp and a burst to a tree that can absorb 14 to 18 MiB/s of
+// random writes. What is taken must follow what can be absorbed without swinging or stopping, the
 // tree must not get out of hand, and writes must be free again as soon as the load is gone.
 func TestPacingLoop(t *testing.T) {
 	const low, capacity = 2 << 20, 15 * (1 << 20)

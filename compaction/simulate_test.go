@@ -414,6 +414,12 @@ func TestTargetsContinuous(t *testing.T) {
 		if above := total - total/10; got.Bytes[bottomLevel] != max(above, c.BaseBytes) {
 			t.Fatalf("bottom level of %d bytes expected to be %d", total, got.Bytes[bottomLevel])
 		}
+		// A level is kept as long as the data need no more than double to want it.
+		half := Sizes{bottomLevel: total / 2}
+		if was := c.Targets(&half).Drain; was != got.Base {
+			t.Fatalf("at %d bytes the base is level %d, at half of that level %d is kept",
+				total, got.Base, was)
+		}
 		prev = got
 	}
 	if prev.Base != 1 {

@@ -16,17 +16,22 @@ type part struct {
 // part ends with a table that is not full.
 const splitTables = 2
 
+// partsMax bounds the memory of a job: each part reads all tables of level 0, of which there may be
+// 48 when compaction is behind, with a buffer of 256 KiB for each.
+const partsMax = 4
+
 // split divides a merge of level 0 into at most n parts of about equal size. Nothing else may use
 // the base level meanwhile, and in a large tree that is a gigabyte and more to rewrite. Jobs of
 // other levels run side by side instead. Parts are cut between tables of the target level: no other
-// keys are known, and so each of these tables is in one part.
+// keys are known, and so each of these tables is in one part. If level 0 has keys of one end only,
+// the other parts are done at once.
 func (j *Job) split(n int) []part {
 	lower := j.Inputs[1]
 	total := tablesBytes(lower)
 	if j.Level != 0 || j.TableBytes == 0 {
 		n = 1
 	} else {
-		n = min(n, int(total/(splitTables*j.TableBytes)))
+		n = min(n, partsMax, int(total/(splitTables*j.TableBytes)))
 	}
 	parts := make([]part, 1, max(n, 1))
 	var passed uint64

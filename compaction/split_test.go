@@ -31,7 +31,7 @@ func TestSplit(t *testing.T) {
 	for _, c := range []struct{ tables, workers, want int }{
 		{1, 2, 1}, {splitTables, 2, 1}, {2*splitTables - 1, 2, 1},
 		{2 * splitTables, 2, 2}, {2 * splitTables, 1, 1}, {2 * splitTables, 0, 1},
-		{100, 2, 2}, {100, 7, 7}, {100, 1000, 100 / splitTables},
+		{100, 2, 2}, {100, 3, 3}, {100, 1000, partsMax},
 	} {
 		j := wideJob(makeMemory(), c.tables)
 		parts := j.split(c.workers)

@@ -42,8 +42,8 @@ func (c Config) zeroBytes(total uint64) uint64 {
 // Targets sizes the levels from the bottom up (Dong et al., "Optimizing Space Amplification in
 // RocksDB", CIDR 2017): the bottom level takes what there is, each level above it a Multiplier-th
 // of the one below, until a level would be no larger than baseMax times what level 0 gathers: that
-// one is the base, and no smaller than level 0. Hence all levels above the bottom together are
-// about a ninth of it at Multiplier 10, and so is the space lost to overwritten entries.
+// one is the base, and no smaller than level 0. Hence all levels above the bottom together are a
+// ninth to a fifth of it at Multiplier 10, and so is the space lost to overwritten entries.
 //
 // Targets are continuous in the size of the data: when a level is added on top, the old base had
 // just reached the size at which the formula would make it a middle level. Spreading one ratio
@@ -57,7 +57,9 @@ func (c Config) Targets(s *Sizes) Targets {
 	total := s.Total()
 	bottom := total - total/uint64(c.Multiplier)
 	zero := c.zeroBytes(total)
-	t := Targets{Base: c.baseFor(bottom, zero), Drain: c.baseFor(2*bottom, zero)}
+	t := Targets{
+		Base: c.baseFor(bottom, zero), Drain: c.baseFor(2*bottom, c.zeroBytes(2*total)),
+	}
 	t.Bytes[0] = zero
 	for i := 1; i < t.Base; i++ {
 		if s[i] > 0 {

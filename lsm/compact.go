@@ -27,7 +27,8 @@ const (
 // merge is a compaction that runs.
 type merge struct {
 	compaction.Job
-	workers int           // goroutines
+	offered int           // goroutines it may use
+	workers int           // those it has use for
 	looped  bool          // run by a compactLoop
 	read    atomic.Uint64 // entries
 }
@@ -63,7 +64,11 @@ func (db *DB) awaitJob() *merge {
 				job, ok = db.picker.PickIdle(levels, db.isBusyLocked)
 			}
 			if ok {
-				m := &merge{Job: job, workers: job.Workers(free), looped: true}
+				m := &merge{Job: job, offered: free, looped: true}
+				if job.Level == 0 { // what others use now comes free long before it ends
+					m.offered = max(free, db.workersMax/2)
+				}
+				m.workers = job.Workers(m.offered)
 				db.workers += m.workers
 				db.beginJobLocked(m)
 				return m
@@ -127,6 +132,9 @@ func (db *DB) endJob(m *merge, err error) {
 		db.retryAfter = time.Now().Add(db.retryPause)
 		time.AfterFunc(db.retryPause, db.wake)
 	}
+	if err != nil {
+		db.repaceLocked() // what it had read does not count any more
+	}
 	if db.idle != nil && !db.closing {
 		db.idle.Reset(idleAfter)
 	}
@@ -177,7 +185,7 @@ func (db *DB) runJob(ctx context.Context, m *merge) error {
 
 	began, mark := time.Now(), db.names.mark()
 	result, err := compaction.Run(ctx, *job, db.opts.Compaction, compaction.Env{
-		Workers: m.workers,
+		Workers: m.offered,
 		Read:    &m.read,
 		Open: func(meta *sstable.Meta) (sstable.Iterator, error) {
 			t := inputs[meta.Num]
@@ -236,6 +244,9 @@ func (db *DB) countJob(m *merge, r *compaction.Result, took time.Duration) {
 // memtable whose contents e adds: the oldest frozen one.
 func (db *DB) install(e *edit, flushed *memtable) error {
 	added, err := db.openAdded(e)
+	if added == nil {
+		return err
+	}
 	db.installing.Lock()
 	defer db.installing.Unlock()
 	if f := db.failure.Load(); f != nil && !f.passes {
@@ -293,12 +304,12 @@ func (db *DB) install(e *edit, flushed *memtable) error {
 // a flush that waited for 500 of them held up writers for 100 ms. On an error it returns those that
 // are open by then.
 func (db *DB) openAdded(e *edit) (map[uint64]*table, error) {
-	opened := make(map[uint64]*table)
 	s := db.acquireState()
 	if s == nil {
-		return opened, ErrClosed
+		return nil, ErrClosed
 	}
 	defer db.releaseState(s)
+	opened := make(map[uint64]*table)
 	return opened, db.openTables(s.version.lacks(e.added), opened) // one that is moved is open
 }
 
@@ -376,7 +387,7 @@ func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
 			db.work.Wait()
 			continue
 		}
-		m := &merge{Job: job, workers: 1}
+		m := &merge{Job: job, offered: 1, workers: 1}
 		db.beginJobLocked(m)
 		db.mu.Unlock()
 		err := db.runJobWithin(ctx, m)

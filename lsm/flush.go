@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"kvd/sstable"
@@ -32,9 +33,7 @@ func (db *DB) flushLoop() {
 		if f := db.failure.Load(); f != nil && f.passes {
 			err = db.heal()
 		} else {
-			db.prepareSegments(1)
-			err = db.flushOldest()
-			db.prepareSegments(segmentsReady)
+			err = db.flushAndPrepare()
 		}
 		if err == nil {
 			pause = retryMin
@@ -66,12 +65,19 @@ func (db *DB) awaitFlush() bool {
 	}
 }
 
-// prepareSegments has log segments ready before memtables are full. When it cannot, the commit that
-// needs the segment tries again and reports the error.
-func (db *DB) prepareSegments(n int) {
-	if err := db.segments.prepare(n); err != nil {
-		db.log.Warn("cannot prepare a log segment", "error", err)
-	}
+// flushAndPrepare is flushOldest, and has log segments ready before memtables are full. When it
+// cannot, the commit that needs the segment tries again and reports the error. To make a segment
+// takes three syncs: on a busy disk as long as a flush, and one after the other they let writers
+// stand still.
+func (db *DB) flushAndPrepare() error {
+	var preparing sync.WaitGroup
+	preparing.Go(func() {
+		if err := db.segments.prepare(segmentsReady); err != nil {
+			db.log.Warn("cannot prepare a log segment", "error", err)
+		}
+	})
+	defer preparing.Wait()
+	return db.flushOldest()
 }
 
 // flushOldest writes the oldest frozen memtable as a table and installs it; its log segment is
@@ -82,11 +88,12 @@ func (db *DB) flushOldest() error {
 		db.mu.Unlock()
 		return nil
 	}
-	m := db.frozen[0]
+	m, began := db.frozen[0], time.Now()
+	db.pace.flushBegan = began
 	db.mu.Unlock()
 	db.published.wait(m.lastSeq) // all its entries are in
 
-	began, large := time.Now(), 2*m.used > int64(len(m.arena.bytes))
+	large := 2*m.used > int64(len(m.arena.bytes))
 	e := &edit{logSegment: m.next.segment, logStart: m.next.start, lastSeq: m.lastSeq}
 	meta, err := db.writeMemtable(m)
 	if err != nil {

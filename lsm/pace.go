@@ -17,10 +17,12 @@ type pacer struct {
 	free         atomic.Int64  // nanoseconds since epoch at which the next commit may start
 	epoch        time.Time
 	waited       atomic.Int64 // nanoseconds, for the metrics
+	looked       atomic.Int64 // nanoseconds since epoch, the last time a writer had it recomputed
 
 	// Guarded by DB.mu.
-	drain     compaction.Drain
-	flushRate float64 // bytes per second of the last flush
+	drain      compaction.Drain
+	flushRate  float64   // bytes per second of the last flush
+	flushBegan time.Time // of the one that runs, or the last
 }
 
 const (
@@ -31,6 +33,9 @@ const (
 	paceShareMax = 100 * time.Millisecond
 	// paceLook is how long a sleep lasts before it looks whether writes are refused by now.
 	paceLook = 20 * time.Millisecond
+	// repaceAfter is how often a writer that is delayed has the delay recomputed: on a slow disk a
+	// memtable lasts for ten seconds, in which a compaction gets on.
+	repaceAfter = time.Second
 )
 
 // on reports whether commits are delayed at all.
@@ -42,6 +47,12 @@ func (db *DB) awaitPace(bytes int) {
 	rate := math.Float64frombits(p.nanosPerByte.Load())
 	share := min(int64(rate*float64(bytes)), int64(paceShareMax))
 	now := int64(time.Since(p.epoch))
+	then := p.looked.Load()
+	if now-then > int64(repaceAfter) && p.looked.CompareAndSwap(then, now) {
+		db.mu.Lock()
+		db.repaceLocked()
+		db.mu.Unlock()
+	}
 	var d time.Duration
 	for {
 		old := p.free.Load()
@@ -62,8 +73,8 @@ func (db *DB) awaitPace(bytes int) {
 	}
 }
 
-// repaceLocked recomputes from the state of the tree the delay, and how many compactions may run.
-// The caller holds mu.
+// repaceLocked recomputes from the state of the tree the delay, and how many goroutines may
+// merge. The caller holds mu.
 func (db *DB) repaceLocked() {
 	s, p := db.state.Load(), &db.pace
 	if s == nil {
@@ -83,11 +94,14 @@ func (db *DB) repaceLocked() {
 	// overload settles at a higher pressure.
 	drain := p.drain.Rate() * float64(db.workersMax)
 	d := compaction.Delay(pressure, sample, drain)
-	if p.flushRate > 0 {
-		// With one frozen memtable the flush has a whole memtable's time to finish; with two it
-		// must keep up.
+	if p.flushRate > 0 && len(db.frozen) > 0 {
+		// With one frozen memtable the flush has a whole memtable's time to finish. With two it
+		// gets twice the time that it seems to take, because on a busy disk one does take twice as
+		// long as another, and writers stood still for up to 160 ms. That costs nothing: it has
+		// work until the memtable is full.
+		rate := float64(db.opts.MemtableBytes) / max(time.Since(p.flushBegan).Seconds(), 1e-6)
 		waiting := float64(len(db.frozen)) / frozenMax
-		d = max(d, compaction.Delay(waiting, sample, p.flushRate))
+		d = max(d, compaction.Delay(waiting, sample, min(rate, p.flushRate)/2))
 	}
 	p.nanosPerByte.Store(math.Float64bits(float64(d) / sample))
 	db.watchCalmLocked()

@@ -105,9 +105,9 @@ func (w *tableWriter) Abort() {
 
 func (w *tableWriter) remove() { w.db.removeMade(w.num) }
 
-// writerPool keeps table writers, which hold some megabytes of buffers, one for each compaction and
-// one for the flush. A sync.Pool forgets them with every second cycle of the collector, and the
-// buffers that grew anew were half of the garbage that made it run.
+// writerPool keeps table writers, which hold some megabytes of buffers, one for each goroutine that
+// merges and one for the flush. A sync.Pool forgets them with every second cycle of the collector,
+// and the buffers that grew anew were half of the garbage that made it run.
 type writerPool struct {
 	mu    sync.Mutex
 	spare []*sstable.Writer

@@ -26,7 +26,7 @@ type WriterOptions struct {
 }
 
 // Writer builds a table from entries in ascending order. It writes ahead only, in chunks of
-// 256 KiB. Memory: a chunk, a block, the index, and 8 bytes per key for the filter.
+// 256 KiB. Memory: a chunk, a block, the index, and 8 to 16 bytes per key for the filter.
 //
 // The first error is final: every later call returns it. A Writer is used by one goroutine, and
 // again after Reset, which keeps its buffers.

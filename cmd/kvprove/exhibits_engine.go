@@ -231,6 +231,20 @@ var engineExhibits = []exhibit{
 		pkg: "./lsm/metamorphic", run: metaTests,
 	},
 	{
+		name:  "part-starts-after-its-first-key",
+		story: "a merge in parts loses the key that the second part begins with",
+		edits: []edit{{"compaction/split.go",
+			"return it.SeekGE(p.lo)", "return it.SeekGE(append(bytes.Clone(p.lo), 0))"}},
+		pkg: "./compaction", run: partTests,
+	},
+	{
+		name:  "part-takes-a-key-too-many",
+		story: "a merge in parts gives the key between two of them to both",
+		edits: []edit{{"compaction/split.go",
+			"bytes.Compare(user, p.hi) < 0", "bytes.Compare(user, p.hi) <= 0"}},
+		pkg: "./compaction", run: partTests,
+	},
+	{
 		name:  "tombstone-dropped-early",
 		story: "a tombstone goes while an older value lives in a deeper level (cockroach#70967)",
 		edits: []edit{{"compaction/reduce.go",

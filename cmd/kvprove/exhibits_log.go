@@ -6,6 +6,7 @@ const (
 	faultTests  = "^TestEveryOperationFails$"
 	damageTests = "^TestDamageMatrix$"
 	metaTests   = "^TestMetamorphic$"
+	partTests   = "^TestRun(Parts|Model)$"
 )
 
 // logExhibits are bugs of the commit log, its recovery and its files.
