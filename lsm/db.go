@@ -85,15 +85,15 @@ type DB struct {
 	snapshots  []*Snapshot // oldest first
 	calm       calm
 	picker     *compaction.Picker
-	busy       map[uint64]bool   // tables in a compaction
-	damaged    map[uint64]string // tables that no compaction may use; number -> file
-	jobs       int               // compactions running
-	merges     map[*merge]struct{}
-	workers    int           // goroutines that merge for compactLoops
-	workersMax int           // by compaction.Workers
-	held       int           // calls running that Close waits for
-	retryAfter time.Time     // no compaction before; set when one has failed
-	retryPause time.Duration // the last pause after one that failed; 0 after one that did not
+	busy       map[uint64]bool     // tables in a compaction
+	damaged    map[uint64]string   // tables that no compaction may use; number -> file
+	jobs       int                 // compactions running
+	merges     map[*merge]struct{} // of these, those that merge tables
+	workers    int                 // goroutines that merge for compactLoops
+	workersMax int                 // by compaction.Workers
+	held       int                 // calls running that Close waits for
+	retryAfter time.Time           // no compaction before; set when one has failed
+	retryPause time.Duration       // the last pause after one that failed; 0 after one that did not
 	closing    bool
 	stopped    bool // closing, and no loop makes new garbage
 
