@@ -109,13 +109,18 @@ type knownFiles struct {
 	segments []uint64        // all there are: taken, ready and spare
 }
 
-// knownTables also checks the counts of references. The caller holds installing. Tables that are
-// made from now on have higher numbers, and files go before what is known of them does.
+// knownTables also checks the counts of references. The caller holds installing, which is let go
+// while it waits: the cleaner may wait for a reader, and flushes would wait with it. Tables that
+// are made from now on have higher numbers, and files go before what is known of them does.
 func (db *DB) knownTables(known *knownFiles) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	for db.cleaning || db.releasingLocked() {
+		db.installing.Unlock()
 		db.work.Wait()
+		db.mu.Unlock()
+		db.installing.Lock() // always before mu
+		db.mu.Lock()
 	}
 	counts := stateCounts{
 		versions: make(map[*version]int32),

@@ -145,6 +145,39 @@ func TestCheckKnowsLeftovers(t *testing.T) {
 	mustClose(t, db)
 }
 
+// While a Check waited for the cleaner, and that for a reader, no flush came to its end.
+func TestFlushDuringCheckThatWaits(t *testing.T) {
+	db := mustOpen(t, "data", tinyOptions(vfs.NewMem()))
+	flush := func() error { return errors.Join(db.Put([]byte("k"), []byte("v"), NoSync), db.Flush()) }
+	if err := flush(); err != nil {
+		t.Fatal(err)
+	}
+	awaitRest(db)
+	reader := db.readers.Enter()
+	if err := flush(); err != nil { // the cleaner waits for the reader
+		t.Fatal(err)
+	}
+	checked, flushed := make(chan error, 1), make(chan error, 1)
+	go func() { checked <- db.Check() }()
+	time.Sleep(20 * time.Millisecond)
+	go func() { flushed <- flush() }()
+	select {
+	case err := <-flushed:
+		if err != nil {
+			t.Error(err)
+		}
+	case err := <-checked:
+		t.Errorf("Check did not wait: %v", err)
+	case <-time.After(10 * time.Second):
+		t.Error("the flush waits for the reader")
+	}
+	reader.Exit()
+	if err := <-checked; err != nil {
+		t.Error(err)
+	}
+	mustClose(t, db)
+}
+
 // A log segment whose reuse failed stayed behind as a file that nobody would remove.
 func TestReuseOfSegmentFails(t *testing.T) {
 	for _, kind := range []vfs.OpKind{vfs.OpRename, vfs.OpOpenReadWrite} {
