@@ -1,0 +1,77 @@
+package lsm
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kvd/compaction"
+	"kvd/lsm/vfs"
+)
+
+// On a slow disk a memtable lasts for long, and so did a delay that nothing asked for any more.
+func TestDelayedWriterLooksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
+		put := func() {
+			t.Helper()
+			if err := db.Put([]byte("k"), make([]byte, 1000), NoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			db.pace.nanosPerByte.Store(math.Float64bits(1e4)) // 10 ms for each put
+			time.Sleep(2 * repaceAfter)
+			if put(); db.pace.on() {
+				t.Error("an empty tree delays writers")
+			}
+			db.pace.nanosPerByte.Store(math.Float64bits(1e4))
+			for range 5 {
+				put()
+			}
+			if !db.pace.on() {
+				t.Error("looked at again before the time")
+			}
+		}
+		mustClose(t, db)
+	})
+}
+
+// A flush that took twice as long as the one before let all writers stand still for the difference.
+// Here time passes only while a table is synced; the writer is always faster than that.
+func TestLateFlushStopsNobody(t *testing.T) {
+	for _, usual := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			var flushes atomic.Int32
+			fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+				if o.Kind == vfs.OpSync && strings.HasSuffix(o.Name, tableSuffix) {
+					time.Sleep(usual) // a flush: there is no compaction
+					if flushes.Add(1)%5 == 0 {
+						time.Sleep(usual)
+					}
+				}
+				return nil
+			})
+			db := mustOpen(t, "data", Options{FS: fsys, MemtableBytes: 1 << 20,
+				Compaction: compaction.Config{LevelZeroTrigger: 1 << 20}})
+			worst := time.Duration(0)
+			for i := range 40_000 {
+				began := time.Now()
+				if err := db.Put(fmt.Appendf(nil, "%08d", i), make([]byte, 1000), NoSync); err != nil {
+					t.Fatal(err)
+				}
+				if flushes.Load() > 3 { // nobody knows before how long one takes
+					worst = max(worst, time.Since(began))
+				}
+			}
+			if n := flushes.Load(); n < 20 || worst > 2*time.Millisecond {
+				t.Errorf("%d flushes of %v or twice that; the longest write took %v", n, usual, worst)
+			}
+			mustClose(t, db)
+		})
+	}
+}
