@@ -371,6 +371,7 @@ func TestIdleDatabaseGivesMemoryBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(10_000, 10_500)
+	awaitRest(db) // else the cleaner may come with an arena
 	db.trimMemory()
 	db.arenas.mu.Lock()
 	spare := len(db.arenas.spare)

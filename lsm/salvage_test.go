@@ -638,8 +638,13 @@ func (m *salvageImage) salvage(t *testing.T) (map[string]string, *SalvageReport)
 func TestSalvageForeignLog(t *testing.T) {
 	m, _ := compactedAway(t)
 	other, _ := compactedAway(t)
+	written := func(base string, data []byte) bool {
+		kind, num := parseName(base)
+		return kind == fileLog && len(framesOf(num, data)) > 0
+	}
+	maps.DeleteFunc(m.files, written) // the two need not have taken the same numbers
 	for base, data := range other.files {
-		if kind, num := parseName(base); kind == fileLog && len(framesOf(num, data)) > 0 {
+		if written(base, data) {
 			m.files[base] = data
 		}
 	}
