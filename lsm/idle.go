@@ -65,13 +65,17 @@ func (db *DB) takeCalmLocked(now sstable.Seq) bool {
 }
 
 // trimMemory gives back spare arenas and table writers, and what the memtable being filled has not
-// used yet.
+// used yet. While somebody commits, that waits for another second: a commit may be waiting for a
+// flush.
 func (db *DB) trimMemory() {
 	db.arenas.empty()
 	db.writers.empty()
 	const step = 64 << 20 // so much at a time do commits wait for
 	for from, more := int64(0), true; more; from += step {
-		db.commit.Lock()
+		if !db.commit.TryLock() {
+			db.trimLater()
+			return
+		}
 		if more = db.failure.Load() == nil; more { // not closed either: the memory is there
 			m := db.commit.mem
 			end := int64(len(m.arena.bytes))
@@ -79,5 +83,13 @@ func (db *DB) trimMemory() {
 			more = from+step < end
 		}
 		db.commit.Unlock()
+	}
+}
+
+func (db *DB) trimLater() {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if !db.closing {
+		db.idle.Reset(idleAfter)
 	}
 }

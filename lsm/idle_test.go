@@ -2,6 +2,8 @@ package lsm
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +70,37 @@ func TestLevelZeroIsMergedWhenNobodyWrites(t *testing.T) {
 		want("opened", 2, 1)
 		time.Sleep(2 * calmAfter)
 		want("opened and left alone", 0, 1)
+		mustClose(t, db)
+	})
+}
+
+// A commit that waited for a flush of more than a second had the timer wait behind it: in simulated
+// time for ever. Memory is given back when it is done.
+func TestIdleTimerDoesNotWaitForCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			if slow.Load() && o.Kind == vfs.OpSync && strings.HasSuffix(o.Name, tableSuffix) {
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", tinyOptions(fsys))
+		slow.Store(true)
+		for i := range 200 {
+			if err := db.Put(fmt.Appendf(nil, "%04d", i), make([]byte, 100), NoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if db.Metrics().Stalls == 0 {
+			t.Error("no commit had to wait: the test tests nothing")
+		}
+		slow.Store(false)
+		time.Sleep(time.Minute)
+		if db.arenas.mu.Lock(); len(db.arenas.spare) != 0 {
+			t.Error("memory is not given back")
+		}
+		db.arenas.mu.Unlock()
 		mustClose(t, db)
 	})
 }
