@@ -61,12 +61,13 @@ func (t *table) check() error {
 // checkFiles compares the directory with what the DB knows of it. The tables of v, which the
 // caller holds, must be there.
 func (db *DB) checkFiles(v *version) error {
-	db.installing.Lock() // no edit, no new manifest, no segment retired for one
+	db.installing.Lock()
 	defer db.installing.Unlock()
 	known := &knownFiles{tables: make(map[uint64]bool)}
 	if err := db.knownTables(known); err != nil {
 		return err
 	}
+	// From here on: no edit, no new manifest, no segment retired for one.
 	s := &db.segments
 	s.files.Lock() // no segment made or retired
 	defer s.files.Unlock()
@@ -110,14 +111,17 @@ type knownFiles struct {
 }
 
 // knownTables also checks the counts of references. The caller holds installing, which is let go
-// while it waits: the cleaner may wait for a reader, and flushes would wait with it. Tables that
-// are made from now on have higher numbers, and files go before what is known of them does.
+// while it waits: the cleaner may wait for a reader, and flushes would wait with it. While they
+// follow each other without a pause, Check may have to wait again. Tables that are made from now on
+// have higher numbers, and files go before what is known of them does.
 func (db *DB) knownTables(known *knownFiles) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	for db.cleaning || db.releasingLocked() {
 		db.installing.Unlock()
-		db.work.Wait()
+		for db.cleaning || db.releasingLocked() {
+			db.work.Wait()
+		}
 		db.mu.Unlock()
 		db.installing.Lock() // always before mu
 		db.mu.Lock()

@@ -154,8 +154,16 @@ func TestFlushDuringCheckThatWaits(t *testing.T) {
 	}
 	awaitRest(db)
 	reader := db.readers.Enter()
-	if err := flush(); err != nil { // the cleaner waits for the reader
+	if err := flush(); err != nil {
 		t.Fatal(err)
+	}
+	cleaning := func() bool {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		return db.cleaning
+	}
+	for !cleaning() { // from then on until the reader leaves
+		time.Sleep(time.Millisecond)
 	}
 	checked, flushed := make(chan error, 1), make(chan error, 1)
 	go func() { checked <- db.Check() }()
@@ -168,6 +176,7 @@ func TestFlushDuringCheckThatWaits(t *testing.T) {
 		}
 	case err := <-checked:
 		t.Errorf("Check did not wait: %v", err)
+		checked <- nil
 	case <-time.After(10 * time.Second):
 		t.Error("the flush waits for the reader")
 	}

@@ -294,7 +294,7 @@ func (c *faultCrowd) open(name string, disk *vfs.Mem) map[string]string {
 		return nil
 	}
 	contents, err := faultContents(db)
-	if err := errors.Join(err, checkIdle(db), db.Close()); err != nil {
+	if err := errors.Join(err, db.Check(), db.Close()); err != nil {
 		c.errorf("%s: %v", name, err)
 	}
 	if n := disk.OpenFiles(); n != 0 && disk != c.mem {

@@ -227,7 +227,7 @@ func (r *faultRun) run() {
 	r.write(100, Sync)
 	r.check("compact", r.db.Compact(context.Background(), nil, nil))
 	r.compare()
-	if err := checkIdle(r.db); err != nil {
+	if err := r.db.Check(); err != nil {
 		r.failf("check: %v", err)
 	}
 	if s := r.db.Metrics().State; s != "healthy" {
@@ -236,13 +236,6 @@ func (r *faultRun) run() {
 	if err := r.close(); err != nil {
 		r.failf("close without faults: %v", err)
 	}
-}
-
-// checkIdle is Check when the background has nothing to do. The clock of a bubble stands still while
-// somebody waits for a mutex, as a compaction does for Check, and Check for the cleaner, who sleeps.
-func checkIdle(db *DB) error {
-	synctest.Wait()
-	return db.Check()
 }
 
 // do is one step. It returns false when the database cannot be opened.
@@ -482,7 +475,7 @@ func (r *faultRun) cut(mode vfs.CrashMode) {
 		if mode != vfs.KeepNone {
 			return
 		}
-		if err := checkIdle(db); err != nil {
+		if err := db.Check(); err != nil {
 			r.failf("%v: check: %v", mode, err)
 		}
 	})

@@ -75,7 +75,7 @@ func TestLevelZeroIsMergedWhenNobodyWrites(t *testing.T) {
 }
 
 // A commit that waited for a flush of more than a second had the timer wait behind it: in simulated
-// time for ever. Memory is given back when it is done.
+// time for ever.
 func TestIdleTimerDoesNotWaitForCommits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var slow atomic.Bool
@@ -96,11 +96,31 @@ func TestIdleTimerDoesNotWaitForCommits(t *testing.T) {
 			t.Error("no commit had to wait: the test tests nothing")
 		}
 		slow.Store(false)
-		time.Sleep(time.Minute)
-		if db.arenas.mu.Lock(); len(db.arenas.spare) != 0 {
-			t.Error("memory is not given back")
+		mustClose(t, db)
+	})
+}
+
+func TestIdleMemoryIsGivenBackAfterTheCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := roomyOptions(vfs.NewMem())
+		o.MemtableBytes = 4 << 20
+		db := mustOpen(t, "data", o)
+		if err := db.Put([]byte("k"), []byte("v"), NoSync); err != nil {
+			t.Fatal(err)
 		}
-		db.arenas.mu.Unlock()
+		db.commit.Lock()
+		unused := &db.commit.mem.arena.bytes[3<<20]
+		*unused = 1
+		db.idle.Reset(idleAfter)
+		time.Sleep(2*idleAfter + idleAfter/2)
+		if *unused != 1 {
+			t.Error("given back under the hands of a commit")
+		}
+		db.commit.Unlock()
+		time.Sleep(idleAfter)
+		if *unused != 0 {
+			t.Error("not given back afterwards")
+		}
 		mustClose(t, db)
 	})
 }

@@ -371,7 +371,8 @@ func TestIdleDatabaseGivesMemoryBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(10_000, 10_500)
-	awaitRest(db) // else the cleaner may come with an arena
+	awaitRest(db)  // else the cleaner may come with an arena
+	db.idle.Stop() // one at a time
 	db.trimMemory()
 	db.arenas.mu.Lock()
 	spare := len(db.arenas.spare)

@@ -42,7 +42,7 @@ func TestDelayedWriterLooksAgain(t *testing.T) {
 }
 
 // A flush that took twice as long as the one before let all writers stand still for the difference.
-// Here time passes only while a table is synced; the writer is always faster than that.
+// Here processors take no time, only a table's sync does and what the pacer adds to writes.
 func TestLateFlushStopsNobody(t *testing.T) {
 	for _, usual := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {

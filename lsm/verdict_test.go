@@ -239,7 +239,7 @@ func testState(
 			t.Errorf("then Put: %v, in the state %s", err, then)
 		}
 	}
-	if err := checkIdle(db); err != nil {
+	if err := db.Check(); err != nil {
 		t.Error(err)
 	}
 	crashed := fsys.mem.Crash(nil, vfs.KeepNone)

@@ -88,18 +88,10 @@ func (d *data) overwriteFor(t store, version uint64, limit time.Duration) (stead
 
 func micros(d time.Duration) float64 { return d.Seconds() * 1e6 }
 
-func inThousands(rates []float64) []float64 {
-	out := make([]float64, len(rates))
-	for i, r := range rates {
-		out[i] = r / 1000
-	}
-	return out
-}
-
 // showSteady emits the rows of a sustained overwrite but the mean.
 func (s *session) showSteady(name string, o steady) {
 	if len(o.windows) > 2 {
-		s.note("%s: %.0f thousand a second, minute by minute", name, inThousands(o.windows))
+		s.note("%s: %.0f a second, every %v", name, o.windows, sustainWindow(s.Sustain))
 		third, last := o.windows[2], o.windows[len(o.windows)-1]
 		s.show(name+thirdSuffix, third)
 		s.show(name+lastSuffix, last)
