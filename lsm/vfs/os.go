@@ -130,6 +130,8 @@ type osFile struct {
 	raw  syscall.RawConn
 	fd   atomic.Int64 // of file; -1 once it is closed
 	uses atomic.Int32 // of fd
+
+	unsynced atomic.Int64 // bytes written since the last Sync
 }
 
 func openFile(name string, flag int) (*osFile, error) {
@@ -156,8 +158,7 @@ func asFile(f *osFile, err error) (File, error) {
 	return f, nil
 }
 
-func (f *osFile) WriteAt(p []byte, off int64) (int, error) { return f.file.WriteAt(p, off) }
-func (f *osFile) Truncate(size int64) error                { return f.file.Truncate(size) }
+func (f *osFile) Truncate(size int64) error { return f.file.Truncate(size) }
 
 // Close waits for those who use the descriptor: the system soon gives the number to another file.
 func (f *osFile) Close() error {

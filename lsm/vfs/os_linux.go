@@ -12,21 +12,11 @@ import (
 // Sync is fdatasync. It leaves out the modification time, which would cost one more write to the
 // journal of the file system for every sync of a file that does not grow.
 func (f *osFile) Sync() error {
-	err := f.control("sync", unix.Fdatasync)
+	err := f.control("sync", f.fdatasync)
 	if errno, ok := err.(syscall.Errno); ok {
 		return &fs.PathError{Op: "sync", Path: f.file.Name(), Err: errno}
 	}
 	return err
-}
-
-// StartWriting has the operating system begin to write n bytes from off on to the disk. It is a
-// hint: it promises nothing, and an error will be seen by Sync.
-func StartWriting(f File, off, n int64) {
-	if f, ok := f.(*osFile); ok {
-		_ = f.control("sync_file_range", func(fd int) error {
-			return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
-		})
-	}
 }
 
 // mediumFile reads by O_DIRECT. To drop the file from the cache before and after each read instead
