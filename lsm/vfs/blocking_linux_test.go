@@ -64,6 +64,62 @@ func TestReadAtBesideManyReads(t *testing.T) {
 	}
 }
 
+// TestLargeTransfers: reads and writes that give their processor up mean what small ones do.
+func TestLargeTransfers(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	f, err := OS.Create(name)
+	must(t, err)
+	want := make([]byte, 5*largeBytes+7)
+	for i := range want {
+		want[i] = byte(i / 251)
+	}
+	var wg sync.WaitGroup
+	for g := range 5 { // each a part; the last one has 7 bytes more
+		wg.Go(func() {
+			part := want[g*largeBytes:]
+			if g < 4 {
+				part = part[:largeBytes]
+			}
+			n, err := f.WriteAt(part, int64(g*largeBytes))
+			if n != len(part) || err != nil {
+				t.Errorf("part %d: %d, %v", g, n, err)
+			}
+			StartWriting(f, int64(g*largeBytes), int64(n))
+			if err := f.Sync(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got := make([]byte, len(want)+largeBytes)
+	n, err := f.ReadAt(got, 0)
+	if !bytes.Equal(got[:n], want) || err != io.EOF {
+		t.Errorf("%d of %d bytes, %v", n, len(want), err)
+	}
+	if n, err := f.ReadAt(got[:largeBytes], int64(len(want))); n != 0 || err != io.EOF {
+		t.Errorf("behind the end: %d, %v", n, err)
+	}
+	read, err := OS.Open(name)
+	must(t, err)
+	if n, err := read.WriteAt(want, 0); n != 0 || !errors.Is(err, unix.EBADF) {
+		t.Errorf("writing to a file opened for reading: %d, %v", n, err)
+	}
+	if _, err := f.WriteAt(want, -1); err == nil {
+		t.Error("a write before the beginning")
+	}
+	must(t, read.Close())
+	must(t, f.Close())
+	if n, err := f.WriteAt(want, 0); n != 0 || !errors.Is(err, os.ErrClosed) {
+		t.Errorf("writing to a closed file: %d, %v", n, err)
+	}
+	if n, err := f.ReadAt(got, 0); n != 0 || !errors.Is(err, os.ErrClosed) {
+		t.Errorf("reading a closed file: %d, %v", n, err)
+	}
+	if err := f.Sync(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("syncing a closed file: %v", err)
+	}
+}
+
 // BenchmarkReadAtDisk reads pages at random that are not in memory.
 func BenchmarkReadAtDisk(b *testing.B) {
 	const pages = 1 << 17
