@@ -43,6 +43,36 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 		}
 		at, links, ok = db.commit.mem.reserve(b)
 	}
+	log, pos := db.commitReserved(b, at, links)
+	return db.await(log, pos, d)
+}
+
+// TryApply is Apply with NoSync for a caller that must not wait: it returns false, and has changed
+// nothing, when commits are being slowed down, or wait for a flush or a new memtable. An Apply of
+// an empty batch makes durable what it did.
+func (db *DB) TryApply(b *Batch) (done bool, err error) {
+	if b.err != nil || b.count == 0 {
+		return true, db.Apply(b, NoSync)
+	}
+	if db.pace.on() || db.wal.Load().Buffered() > behindStallBytes || !db.tryLockCommit() {
+		return false, nil
+	}
+	if f := db.failure.Load(); f != nil {
+		db.commit.Unlock()
+		return true, f.err
+	}
+	at, links, ok := db.commit.mem.reserve(b)
+	if !ok {
+		db.commit.Unlock()
+		return false, nil
+	}
+	log, pos := db.commitReserved(b, at, links)
+	return true, db.await(log, pos, NoSync)
+}
+
+// commitReserved commits a batch that has its space in the memtable. The caller holds the commit
+// lock, which is released.
+func (db *DB) commitReserved(b *Batch, at uint32, links bool) (*wal.Writer, wal.Pos) {
 	mem, log := db.commit.mem, db.wal.Load()
 	first := db.commit.lastSeq + 1
 	last := db.commit.lastSeq + sstable.Seq(b.count)
@@ -54,19 +84,25 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 
 	mem.apply(b, at, links, first)
 	db.published.publish(first, last)
-	return db.await(log, pos, d)
+	return log, pos
 }
 
 // lockCommit tries a few times before it queues: a mutex whose waiters have queued for 1 ms hands
 // itself from one sleeping waiter to the next, which for a section this short is the slowest way.
 func (db *DB) lockCommit() {
+	if !db.tryLockCommit() {
+		db.commit.Lock()
+	}
+}
+
+func (db *DB) tryLockCommit() bool {
 	for range 4 {
 		if db.commit.TryLock() {
-			return
+			return true
 		}
 		runtime.Gosched()
 	}
-	db.commit.Lock()
+	return false
 }
 
 // await returns when the log below pos has the durability d.
