@@ -32,7 +32,9 @@
 // is system calls and goroutine switches, and groups share them.
 //
 // The server's reading goroutine asks the Handler's TryCall first; answers it gives are queued
-// together at the end of the read batch. Requests it declines go each to a goroutine of a pool.
+// together at the end of the read batch. What only waits for a disk a [Deferrer] does at once as
+// well, and one goroutine of the lane waits for all such calls together. The rest go each to a
+// goroutine of a pool.
 //
 // A client's call is a slot in its lane's table (call). The id of a request names the slot and how
 // often it has been used. Neither end allocates per call.

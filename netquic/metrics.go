@@ -11,7 +11,7 @@ import (
 type Metrics struct {
 	Connections int64 // open now, handshakes included
 	Handshakes  int64 // under way now
-	InFlight    int64 // calls in Handler.Call or waiting for it now
+	InFlight    int64 // calls in Handler.Call, waiting for it, or for Settle now
 
 	Accepted         uint64 // connections whose handshake completed
 	Refused          uint64 // over MaxConnections
@@ -23,7 +23,7 @@ type Metrics struct {
 	CertsRefused map[string]uint64
 
 	Calls      uint64 // requests answered by the Handler
-	Inline     uint64 // of these, by TryCall
+	Inline     uint64 // of these, by TryCall or TryDefer
 	Overloaded uint64 // requests refused over MaxInFlight or MaxInFlightBytes
 	Drained    uint64 // requests refused during Shutdown
 	Expired    uint64 // requests whose deadline had passed before they were started

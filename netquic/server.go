@@ -12,7 +12,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Handler answers the calls of a Server. Both methods are called by many goroutines at once.
+// Handler answers the calls of a Server. It may be a Deferrer too. Both methods are called by many
+// goroutines at once.
 type Handler interface {
 	// TryCall answers a request that needs no waiting, on the goroutine that reads the lane: it
 	// appends the answer to dst and returns it with ok. With ok false the request goes to Call.
@@ -39,7 +40,8 @@ type Server struct {
 	o         Options
 	transport *quic.Transport
 	listener  *quic.Listener
-	handler   Handler // fixed by Serve
+	handler   Handler  // fixed by Serve
+	deferrer  Deferrer // the same, or nil when it is none
 
 	peers atomic.Pointer[Peers] // set once, by StartPeers
 
@@ -161,6 +163,7 @@ func (s *Server) Serve(ctx context.Context, h Handler) error {
 	}
 	s.serving = true
 	s.handler = h
+	s.deferrer, _ = h.(Deferrer)
 	s.wg.Add(1)
 	s.mu.Unlock()
 

@@ -110,9 +110,11 @@ type serverLane struct {
 	out    *groupWriter
 
 	// Of the reading goroutine.
-	answers []byte // of the current read batch, not yet queued
-	count   int    // of answers
-	slow    slowFrame
+	answers  []byte   // of the current read batch, not yet queued
+	count    int      // of answers
+	deferred deferred // of the current read batch
+	settler  *settler // nil before the first of them
+	slow     slowFrame
 }
 
 func newServerLane(c *serverConn, stream *quic.Stream) *serverLane {
@@ -144,6 +146,11 @@ func (l *serverLane) write() {
 func (l *serverLane) read() {
 	defer l.c.s.wg.Done()
 	defer l.slow.timer.Stop()
+	defer func() {
+		if l.settler != nil {
+			l.settler.end()
+		}
+	}()
 	for {
 		n, err := l.in.fill()
 		if err != nil {
@@ -185,6 +192,7 @@ func (l *serverLane) batch(now time.Time) error {
 	for {
 		f, ok, err := l.in.next()
 		if err != nil {
+			l.settle() // what has been done
 			return err
 		}
 		if !ok {
@@ -203,6 +211,9 @@ func (l *serverLane) batch(now time.Time) error {
 			calls++
 			if l.tryCall(f) {
 				inline++
+			} else if l.tryDefer(f, now) {
+				inline++
+				l.count--
 			} else if l.dispatch(f, now) {
 				l.count--
 			} else {
@@ -214,6 +225,7 @@ func (l *serverLane) batch(now time.Time) error {
 		}
 	}
 	l.flush()
+	l.settle()
 	l.slow.rest(l.in.partial())
 	if calls > 0 {
 		s.counters.calls.Add(calls)
@@ -235,6 +247,41 @@ func (l *serverLane) tryCall(f frame) bool {
 	}
 	l.answers = finish(resp, start, f.id, l.c.s.o.MaxFrameBytes)
 	return true
+}
+
+// tryDefer lets the handler answer into the batch of answers that wait for Settle. The bounds of
+// calls that wait hold for them too.
+func (l *serverLane) tryDefer(f frame, now time.Time) bool {
+	d := l.c.s.deferrer
+	if d == nil || !l.c.admit(0) {
+		return false
+	}
+	w := &l.deferred
+	start := len(w.answers)
+	head := openResponse(w.answers, f.id, statusOK)
+	resp, ok := d.TryDefer(f.body, head)
+	if !ok {
+		w.answers = head[:start]
+		l.c.release(0)
+		return false
+	}
+	w.answers = finish(resp, start, f.id, l.c.s.o.MaxFrameBytes)
+	w.ids, w.kinds = append(w.ids, f.id), append(w.kinds, kindOf(f.body))
+	w.arrived = append(w.arrived, now)
+	return true
+}
+
+// settle hands what the batch has deferred to the goroutine that settles it.
+func (l *serverLane) settle() {
+	if len(l.deferred.ids) == 0 {
+		return
+	}
+	if l.settler == nil {
+		l.settler = newSettler(l)
+		l.c.s.wg.Add(1)
+		go l.settler.run()
+	}
+	l.settler.add(&l.deferred)
 }
 
 // finish completes the answer that starts at resp[start:] with an open response.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,6 +72,68 @@ func (n *Node) TryCall(req, dst []byte) ([]byte, bool) {
 		return dst, false
 	}
 	return n.answer(context.Background(), req, dst), true
+}
+
+// TryDefer does a durable write without waiting for the disk. The answer may go out after Settle.
+// Its way is that of TryCall: writes that would have to wait, because commits are being slowed down
+// say, and those with errors it leaves to Call, which alone answers them.
+func (n *Node) TryDefer(req, dst []byte) ([]byte, bool) {
+	if len(req) < 2 || !Kind(req[0]).writes() || lsm.Durability(req[1]) != lsm.Sync ||
+		n.draining.Load() {
+		return dst, false
+	}
+	r, err := decodeRequest(req)
+	if err != nil {
+		return dst, false
+	}
+	b := batches.Get().(*lsm.Batch)
+	defer func() {
+		if b.Bytes() <= batchKeepBytes {
+			batches.Put(b)
+		}
+	}()
+	b.Reset()
+	switch r.kind {
+	case KindPut:
+		b.Put(r.key, r.value)
+	case KindDelete:
+		b.Delete(r.key)
+	default:
+		fillBatch(b, r.ops)
+	}
+	done, err := n.db.TryApply(b)
+	if !done || err != nil && !errors.Is(err, lsm.ErrInDoubt) {
+		return dst, false // nothing was changed
+	}
+	if err != nil {
+		return appendError(dst, err, true), true
+	}
+	return append(dst, byte(statusOK)), true
+}
+
+// batchKeepBytes bounds the memory that a pooled batch holds on to.
+const batchKeepBytes = 64 << 10
+
+// barrier is empty and never changed: to apply it is to wait for everything before.
+var barrier = new(lsm.Batch)
+
+var batches = sync.Pool{New: func() any { return new(lsm.Batch) }}
+
+// Settle makes durable what TryDefer has done: by one sync, which those of other connections share.
+// What it returns, unless it is nil, is the answer to all of them.
+func (n *Node) Settle(kinds []byte, arrived []time.Time) (instead []byte) {
+	err := n.db.Apply(barrier, lsm.Sync)
+	now := time.Now()
+	for i, kind := range kinds {
+		n.ops[kind].record(now.Sub(arrived[i]), err == nil)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, lsm.ErrInDoubt): // it speaks of the barrier
+		err = fmt.Errorf("%w: %w", lsm.ErrInDoubt, err)
+	}
+	return appendError(nil, err, true)
 }
 
 // Call answers any request. Like every failure of a request, a malformed one is told in the

@@ -306,9 +306,17 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 	}
 	get := (&request{kind: KindGet, key: key}).appendTo(nil)
 	put := (&request{kind: KindPut, durability: lsm.NoSync, key: key, value: value}).appendTo(nil)
+	durable := (&request{kind: KindPut, durability: lsm.Sync, key: key, value: value}).appendTo(nil)
 	buf := make([]byte, 0, 1<<10)
 	if raceDetector() {
 		return // it makes pools forget
+	}
+	if n := testing.AllocsPerRun(200, func() {
+		if _, ok := node.TryDefer(durable, buf); !ok {
+			t.Fatal("not deferred")
+		}
+	}); n != 0 {
+		t.Errorf("a durable put: %v allocations in the node", n)
 	}
 	for name, req := range map[string][]byte{"get": get, "put": put} {
 		if n := testing.AllocsPerRun(200, func() {

@@ -1,0 +1,122 @@
+package netquic
+
+import (
+	"sync"
+	"time"
+)
+
+// Deferrer is a Handler that can do what a request asks for without waiting, but must wait before
+// the answer may be given: for a disk, say. One wait then serves all requests that have come
+// meanwhile, and none of them needs a goroutine.
+type Deferrer interface {
+	Handler
+	// TryDefer is asked about requests that TryCall has declined, in the same way: on the goroutine
+	// that reads the lane, which it must not block. With ok it has done what was asked, and the
+	// answer it has appended to dst goes out after a Settle that begins later.
+	TryDefer(req, dst []byte) (resp []byte, ok bool)
+	// Settle waits until answers may go out: those to requests with the given first bytes, which
+	// arrived at the given times. What it returns, unless it is nil, is given to all of them
+	// instead. It runs once at a time for each lane, and is not given up when callers or
+	// connections are gone.
+	Settle(kinds []byte, arrived []time.Time) (instead []byte)
+}
+
+// deferred are calls of one lane whose answers wait for Settle.
+type deferred struct {
+	ids     []uint64
+	kinds   []byte
+	arrived []time.Time
+	answers []byte // whole frames, in the same order
+}
+
+func (d *deferred) add(other *deferred) {
+	d.ids = append(d.ids, other.ids...)
+	d.kinds = append(d.kinds, other.kinds...)
+	d.arrived = append(d.arrived, other.arrived...)
+	d.answers = append(d.answers, other.answers...)
+}
+
+// reset empties it and keeps its memory, unless that is much.
+func (d *deferred) reset() {
+	if cap(d.answers) > retainBufferBytes {
+		*d = deferred{}
+	}
+	d.ids, d.kinds, d.arrived = d.ids[:0], d.kinds[:0], d.arrived[:0]
+	d.answers = d.answers[:0]
+}
+
+// replace gives all calls the same answer.
+func (d *deferred) replace(answer []byte, maxBytes int) {
+	d.answers = d.answers[:0]
+	for _, id := range d.ids {
+		start := len(d.answers)
+		d.answers = append(openResponse(d.answers, id, statusOK), answer...)
+		d.answers = finish(d.answers, start, id, maxBytes)
+	}
+}
+
+// settler settles what was deferred on one lane: a group at a time, while the next one gathers.
+type settler struct {
+	l *serverLane
+
+	mu    sync.Mutex
+	work  sync.Cond
+	next  deferred
+	ended bool // no more will come
+}
+
+func newSettler(l *serverLane) *settler {
+	s := &settler{l: l}
+	s.work.L = &s.mu
+	return s
+}
+
+// add takes the calls of a read batch, and leaves d empty.
+func (s *settler) add(d *deferred) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.next.ids) == 0 {
+		s.next, *d = *d, s.next
+	} else {
+		s.next.add(d)
+	}
+	d.reset()
+	s.work.Signal()
+}
+
+// end lets run return when everything is settled.
+func (s *settler) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.work.Signal()
+	s.mu.Unlock()
+}
+
+func (s *settler) run() {
+	c := s.l.c
+	defer c.s.wg.Done()
+	var group deferred
+	for s.take(&group) {
+		if instead := c.s.deferrer.Settle(group.kinds, group.arrived); instead != nil {
+			group.replace(instead, c.s.o.MaxFrameBytes)
+		}
+		c.s.counters.bytesOut.Add(uint64(len(group.answers)))
+		group.answers = s.l.out.sendSwap(group.answers, len(group.ids))
+		for range group.ids {
+			c.release(0)
+		}
+	}
+}
+
+// take replaces a group that is done by the one that has gathered. It waits for one, and returns
+// false when none will come.
+func (s *settler) take(group *deferred) bool {
+	group.reset()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.next.ids) == 0 && !s.ended {
+		s.work.Wait()
+	}
+	s.next, *group = *group, s.next
+	return len(group.ids) > 0
+}

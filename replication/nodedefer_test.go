@@ -1,0 +1,117 @@
+package replication
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"kvd/lsm"
+	"kvd/lsm/vfs"
+)
+
+// TestDeferredWrites asks a node for writes of every kind as the transport does, and looks after a
+// power cut what of them is there.
+func TestDeferredWrites(t *testing.T) {
+	mem := vfs.NewMem()
+	var broken atomic.Bool
+	fsys := vfs.NewFault(mem, func(o vfs.Op) error {
+		if broken.Load() && o.Kind == vfs.OpSync && strings.Contains(o.Name, ".wal") {
+			return syscall.EIO
+		}
+		return nil
+	})
+	db, err := lsm.Open("/db", lsm.Options{FS: fsys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := NewNode(db, NodeOptions{})
+	var b lsm.Batch
+	b.Put([]byte("in a batch"), []byte("2"))
+	b.Delete([]byte("gone"))
+	requests := []request{
+		{kind: KindPut, durability: lsm.Sync, key: []byte("gone"), value: []byte("0")},
+		{kind: KindPut, durability: lsm.Sync, key: []byte("put"), value: []byte("1")},
+		{kind: KindApply, durability: lsm.Sync, ops: appendOperations(nil, &b)},
+		{kind: KindDelete, durability: lsm.Sync, key: []byte("nothing")},
+	}
+	var kinds []byte
+	var arrived []time.Time
+	for _, r := range requests {
+		out, ok := node.TryDefer(r.appendTo(nil), nil)
+		if _, err := decodeAnswer(out); !ok || err != nil {
+			t.Fatalf("%v: deferred %v, %v", r.kind, ok, err)
+		}
+		kinds, arrived = append(kinds, byte(r.kind)), append(arrived, time.Now())
+	}
+	if instead := node.Settle(kinds, arrived); instead != nil {
+		t.Fatalf("Settle: % x", instead)
+	}
+	for kind, want := range map[Kind]uint64{KindPut: 2, KindApply: 1, KindDelete: 1} {
+		op := node.Metrics().Ops[kind-1]
+		if op.OK != want || op.Failed != 0 || op.Duration.Count() != want {
+			t.Errorf("metrics of %v: %+v", kind, op)
+		}
+	}
+	after, err := lsm.Open("/db", lsm.Options{FS: mem.Crash(nil, vfs.KeepNone)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"put": "1", "in a batch": "2", "gone": ""} {
+		got, err := after.Get([]byte(key))
+		if string(got) != want || errors.Is(err, lsm.ErrNotFound) != (want == "") {
+			t.Errorf("%s after a power cut: %q, %v", key, got, err)
+		}
+	}
+	if err := after.Close(); err != nil {
+		t.Error(err)
+	}
+
+	broken.Store(true)
+	if _, ok := node.TryDefer(requests[1].appendTo(nil), nil); !ok {
+		t.Fatal("not deferred")
+	}
+	_, err = decodeAnswer(node.Settle(kinds[1:2], arrived[1:2]))
+	if !errors.Is(err, ErrInDoubt) {
+		t.Errorf("a sync that failed: %v", err)
+	}
+	// The sync failed for somebody else, before this one asked for it.
+	_, err = decodeAnswer(node.Settle(kinds[1:2], arrived[1:2]))
+	if !errors.Is(err, ErrInDoubt) {
+		t.Errorf("a sync of what failed before: %v", err)
+	}
+	if op := node.Metrics().Ops[KindPut-1]; op.OK != 2 || op.Failed != 2 {
+		t.Errorf("metrics: %+v", op)
+	}
+	_ = db.Close()
+}
+
+// TestNotDeferred: what cannot be done at once, or not well, is left to Call.
+func TestNotDeferred(t *testing.T) {
+	_, node, _ := newTestNode(t)
+	long := make([]byte, lsm.MaxKeyBytes+1)
+	put := request{kind: KindPut, durability: lsm.Sync, key: []byte("k")}
+	raw := put.appendTo(nil)
+	for name, req := range map[string][]byte{
+		"a read":       (&request{kind: KindGet, key: []byte("k")}).appendTo(nil),
+		"not so":       (&request{kind: KindPut, durability: lsm.Async, key: []byte("k")}).appendTo(nil),
+		"a long key":   (&request{kind: KindPut, durability: lsm.Sync, key: long}).appendTo(nil),
+		"half of it":   raw[:len(raw)-1],
+		"a lone kind":  raw[:1],
+		"nothing":      nil,
+		"another kind": {200, byte(lsm.Sync)},
+	} {
+		if out, ok := node.TryDefer(req, []byte("dst")); ok || string(out) != "dst" {
+			t.Errorf("%s: %q, %v", name, out, ok)
+		}
+	}
+	node.Drain()
+	if _, ok := node.TryDefer(raw, nil); ok {
+		t.Error("a node that shuts down defers")
+	}
+	if n := node.Metrics().Ops[KindPut-1].OK; n != 0 {
+		t.Errorf("%d puts were done", n)
+	}
+}
