@@ -120,7 +120,9 @@ func runSession(ctx context.Context, c config, progress func(record),
 	if err := cmd.Start(); err != nil {
 		return m, err
 	}
-	readErr := m.collect(out, progress)
+	watch := watchHiccups()
+	readErr := m.collect(out, watch, progress)
+	watch.stop()
 	err = cmd.Wait()
 	if err == nil {
 		err = readErr
@@ -138,12 +140,15 @@ func runSession(ctx context.Context, c config, progress func(record),
 	return m, err
 }
 
-func (m *measured) collect(out io.Reader, progress func(record)) error {
+func (m *measured) collect(out io.Reader, watch *hiccups, progress func(record)) error {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		var r record
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return fmt.Errorf("peers: %s said %q: %w", m.Engine, lines.Text(), err)
+		}
+		if watch.hear(r, m.Cells) {
+			continue
 		}
 		if r.Note != "" {
 			m.Notes = append(m.Notes, r.Note)

@@ -82,7 +82,9 @@ func (s *session) readLarge(t store) error {
 
 func (s *session) overwriteLarge(t store, dir, row string) error {
 	o, err := s.amplify(dir, "overwrite", func() (outcome, error) {
+		unwatch := s.watch()
 		o, err := s.overwriteFor(t, 2, s.Sustain)
+		unwatch()
 		if err != nil {
 			return o.outcome, err
 		}

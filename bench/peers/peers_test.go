@@ -195,7 +195,9 @@ func runInside(t *testing.T, c config) map[string]float64 {
 		t.Fatal(err)
 	}
 	m := newMeasured(c)
-	if err := m.collect(&out, func(record) {}); err != nil {
+	watch := watchHiccups()
+	defer watch.stop()
+	if err := m.collect(&out, watch, func(record) {}); err != nil {
 		t.Fatal(err)
 	}
 	for name, v := range m.Cells {
@@ -405,5 +407,23 @@ func TestOrders(t *testing.T) {
 		if len(seen) != c.Keys {
 			t.Errorf("%s: %d of %d keys", name, len(seen), c.Keys)
 		}
+	}
+}
+
+// TestHiccups: what the machine oversleeps while a child wants to be watched is found, and nothing
+// else.
+func TestHiccups(t *testing.T) {
+	h := &hiccups{}
+	cells := map[string]float64{}
+	for _, r := range []record{{Name: watchBegins}, {Name: watchEnds}} {
+		if !h.hear(r, cells) {
+			t.Errorf("%q is not for the watch", r.Name)
+		}
+		if r.Name == watchBegins {
+			h.longest.Store(12e6)
+		}
+	}
+	if h.hear(record{Name: factRSS}, cells) || cells[factHiccup] != 12 || h.on.Load() {
+		t.Errorf("%v", cells)
 	}
 }

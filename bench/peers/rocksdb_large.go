@@ -80,9 +80,11 @@ func (s *session) rocksOverwriteLarge(dir, row string) error {
 	seconds := filepath.Join(s.Dir, "seconds.csv")
 	defer os.Remove(seconds)
 	_, err := s.amplify(dir, "overwrite", func() (outcome, error) {
+		unwatch := s.watch()
 		cells, err := s.dbBench(dir, "overwrite,waitforcompaction", "--manual_wal_flush=1",
 			"--use_existing_db=1", s.seconds(s.Sustain), "--histogram=1",
 			"--report_interval_seconds=1", "--report_file="+seconds)
+		unwatch()
 		if err != nil {
 			return outcome{}, err
 		}

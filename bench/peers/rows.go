@@ -136,6 +136,7 @@ const (
 	spaceSuffix  = " space amplification"
 	factSteady   = "overwrite last/third minute %"
 	factSlow     = "overwrites over 50 ms"
+	factHiccup   = "machine overslept beside them, ms"
 )
 
 func facts() []string {
@@ -143,7 +144,7 @@ func facts() []string {
 		factRSS, factPeak, factDiskLeft, factDiskCompact, factSettle, factCompact,
 		"load" + settleSuffix, "load" + writeSuffix, "load" + spaceSuffix,
 		"overwrite" + settleSuffix, "overwrite" + writeSuffix, "overwrite" + spaceSuffix,
-		factSteady, factSlow,
+		factSteady, factSlow, factHiccup,
 		factCollector, factForeign,
 	}
 }
