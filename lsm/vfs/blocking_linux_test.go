@@ -101,7 +101,8 @@ func TestLargeTransfers(t *testing.T) {
 	}
 	read, err := OS.Open(name)
 	must(t, err)
-	if n, err := read.WriteAt(want, 0); n != 0 || !errors.Is(err, unix.EBADF) {
+	n, err = read.WriteAt(want, 0)
+	if e, ok := errors.AsType[*os.PathError](err); n != 0 || !ok || e.Err != unix.EBADF {
 		t.Errorf("writing to a file opened for reading: %d, %v", n, err)
 	}
 	if _, err := f.WriteAt(want, -1); err == nil {

@@ -50,8 +50,6 @@ func (system) Rename(oldname, newname string) error { return os.Rename(oldname, 
 
 func (system) Link(oldname, newname string) error { return os.Link(oldname, newname) }
 
-func (system) Remove(name string) error { return os.Remove(name) }
-
 func (system) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o755) }
 
 func (system) List(dir string) ([]string, error) {
@@ -79,18 +77,6 @@ func (system) Size(name string) (int64, error) {
 		return 0, &fs.PathError{Op: "stat", Path: name, Err: syscall.EISDIR}
 	}
 	return info.Size(), nil
-}
-
-func (system) SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if closeErr := d.Close(); err == nil {
-		err = closeErr
-	}
-	return err
 }
 
 // Lock uses flock, which belongs to the open file and not to the process: a second Lock within the

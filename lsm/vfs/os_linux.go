@@ -19,6 +19,22 @@ func (f *osFile) Sync() error {
 	return err
 }
 
+// SyncDir is fsync: to leave anything out would have to be right for directories too.
+func (system) SyncDir(dir string) error {
+	f, err := openFile(dir, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	err = f.control("sync", fsync)
+	if errno, ok := err.(syscall.Errno); ok {
+		err = &fs.PathError{Op: "sync", Path: dir, Err: errno}
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
 // mediumFile reads by O_DIRECT. To drop the file from the cache before and after each read instead
 // (posix_fadvise) would take it from those who use it.
 type mediumFile struct{ *osFile }
