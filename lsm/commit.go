@@ -47,19 +47,26 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 	return db.await(log, pos, d)
 }
 
-// TryApply is Apply with NoSync for a caller that must not wait: it returns false, and has changed
-// nothing, when commits are being slowed down, or wait for a flush or a new memtable. An Apply of
-// an empty batch makes durable what it did.
+// TryApply is Apply with NoSync for a caller that must not wait for a disk: it returns false, and
+// has changed nothing, while commits are being slowed down, or wait for a flush, a new memtable or
+// the log. It may refuse when other commits are under way, and waits, as all do, for those before
+// it to be in the memtable. With done, err is that of Apply.
+//
+// An Apply of an empty batch with Sync makes durable what it did.
 func (db *DB) TryApply(b *Batch) (done bool, err error) {
 	if b.err != nil || b.count == 0 {
 		return true, db.Apply(b, NoSync)
 	}
-	if db.pace.on() || db.wal.Load().Buffered() > behindStallBytes || !db.tryLockCommit() {
+	if db.pace.on() || !db.tryLockCommit() {
 		return false, nil
 	}
 	if f := db.failure.Load(); f != nil {
 		db.commit.Unlock()
 		return true, f.err
+	}
+	if db.wal.Load().Buffered()+len(b.data) > behindStallBytes {
+		db.commit.Unlock()
+		return false, nil
 	}
 	at, links, ok := db.commit.mem.reserve(b)
 	if !ok {
@@ -129,14 +136,30 @@ func (db *DB) await(log *wal.Writer, pos wal.Pos, d Durability) error {
 func (db *DB) applyNothing(d Durability) error {
 	// The log first: one that replaces it after a full disk is empty, and durable to its end,
 	// before what was written until then is.
-	log := db.wal.Load()
-	if f := db.failure.Load(); f != nil {
+	log, f := db.wal.Load(), db.failure.Load()
+	switch {
+	case f == nil && d == NoSync:
+		return nil
+	case f == nil:
+		return db.await(log, log.End(), d)
+	case d == NoSync || !f.passes:
 		return f.err
 	}
-	if d == NoSync {
-		return nil
+	if log = db.intactLog(); log == nil {
+		return f.err
 	}
 	return db.await(log, log.End(), d)
+}
+
+// intactLog returns the log if a sync of it makes everything durable although writes are refused:
+// what failed was not the log, and it does not wait for the entries of one that has failed.
+func (db *DB) intactLog() *wal.Writer {
+	db.commit.Lock()
+	defer db.commit.Unlock()
+	if log := db.wal.Load(); db.commit.unproven == nil && log.Err() == nil {
+		return log
+	}
+	return nil
 }
 
 // frozenMax is how many frozen memtables may wait for their flush before commits wait too. The
