@@ -12,8 +12,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Handler answers the calls of a Server. It may be a Deferrer too. Both methods are called by many
-// goroutines at once.
+// Handler answers the calls of a Server. Both methods are called by many goroutines at once. A
+// Handler that is a Deferrer as well has a third way to answer.
 type Handler interface {
 	// TryCall answers a request that needs no waiting, on the goroutine that reads the lane: it
 	// appends the answer to dst and returns it with ok. With ok false the request goes to Call.
@@ -48,7 +48,7 @@ type Server struct {
 	// Own synchronisation.
 	counters   counters
 	workers    workers
-	wg         sync.WaitGroup // connections, lanes, workers
+	wg         sync.WaitGroup // connections, lanes with their settlers, workers
 	inFlight   atomic.Int64   // calls and read batches under way on the whole server
 	draining   atomic.Bool
 	idle       chan struct{} // gets a token when inFlight falls to zero while draining

@@ -19,7 +19,7 @@ type serverConn struct {
 	ctx context.Context // ends with the connection
 
 	// Own synchronisation.
-	calls atomic.Int64 // in Handler.Call or waiting for it
+	calls atomic.Int64 // in Handler.Call, or waiting for it or for Settle
 	bytes atomic.Int64 // of their requests
 
 	answers answerGate // of calls that Handler.Call answers
@@ -102,7 +102,8 @@ func (c *serverConn) release(bytes int) {
 }
 
 // serverLane is one long-lived stream of calls. Its reading goroutine parses requests, answers
-// what needs no waiting, and hands the rest to workers; its writing goroutine sends the answers.
+// what needs no waiting, does what only waits for a disk, whose answers its settling goroutine lets
+// out, and hands the rest to workers; its writing goroutine sends the answers.
 type serverLane struct {
 	c      *serverConn
 	stream *quic.Stream
@@ -182,7 +183,11 @@ func (l *serverLane) ended(err error) {
 	}
 }
 
-// batch handles all whole frames of the read buffer and queues their answers at once.
+// settleAfter is for how long what has been deferred waits for the rest of its batch at most.
+const settleAfter = 200 * time.Microsecond
+
+// batch handles all whole frames of the read buffer and queues their answers at once, those that
+// have to wait with the settler.
 func (l *serverLane) batch(now time.Time) error {
 	s := l.c.s
 	s.enter()
@@ -209,19 +214,27 @@ func (l *serverLane) batch(now time.Time) error {
 			l.answers = appendStatus(l.answers, f.id, statusExpired)
 		default:
 			calls++
-			if l.tryCall(f) {
+			switch {
+			case l.tryCall(f):
 				inline++
-			} else if l.tryDefer(f, now) {
-				inline++
-				l.count--
-			} else if l.dispatch(f, now) {
-				l.count--
-			} else {
+			case !l.c.admit(len(f.body)):
 				calls--
+				s.counters.overloaded.Add(1)
+				l.answers = appendStatus(l.answers, f.id, statusOverloaded)
+			case l.tryDefer(f, now):
+				inline++
+				l.count--
+			default:
+				l.dispatch(f, now)
+				l.count--
 			}
 		}
 		if len(l.answers) >= readBufferBytes {
 			l.flush()
+		}
+		// What else is in the batch may read a disk. The clock is for every 16th of that.
+		if n := len(l.deferred.ids); n > 0 && l.count%16 == 0 && time.Since(now) > settleAfter {
+			l.settle()
 		}
 	}
 	l.flush()
@@ -249,11 +262,11 @@ func (l *serverLane) tryCall(f frame) bool {
 	return true
 }
 
-// tryDefer lets the handler answer into the batch of answers that wait for Settle. The bounds of
-// calls that wait hold for them too.
+// tryDefer lets the handler answer a call that has been admitted into the batch of answers that
+// wait for Settle.
 func (l *serverLane) tryDefer(f frame, now time.Time) bool {
 	d := l.c.s.deferrer
-	if d == nil || !l.c.admit(0) {
+	if d == nil {
 		return false
 	}
 	w := &l.deferred
@@ -262,12 +275,12 @@ func (l *serverLane) tryDefer(f frame, now time.Time) bool {
 	resp, ok := d.TryDefer(f.body, head)
 	if !ok {
 		w.answers = head[:start]
-		l.c.release(0)
 		return false
 	}
 	w.answers = finish(resp, start, f.id, l.c.s.o.MaxFrameBytes)
 	w.ids, w.kinds = append(w.ids, f.id), append(w.kinds, kindOf(f.body))
 	w.arrived = append(w.arrived, now)
+	l.c.bytes.Add(-int64(len(f.body))) // nobody needs the request any more
 	return true
 }
 
@@ -296,13 +309,8 @@ func finish(resp []byte, start int, id uint64, maxBytes int) []byte {
 	return resp
 }
 
-// dispatch hands a request to a worker, or answers that there are too many.
-func (l *serverLane) dispatch(f frame, now time.Time) bool {
-	if !l.c.admit(len(f.body)) {
-		l.c.s.counters.overloaded.Add(1)
-		l.answers = appendStatus(l.answers, f.id, statusOverloaded)
-		return false
-	}
+// dispatch hands a request that has been admitted to a worker.
+func (l *serverLane) dispatch(f frame, now time.Time) {
 	j := takeJob()
 	j.lane = l
 	j.id = f.id
@@ -310,7 +318,6 @@ func (l *serverLane) dispatch(f frame, now time.Time) bool {
 	j.ctx.parent = l.c.ctx
 	j.ctx.deadline = now.Add(time.Duration(f.millis) * time.Millisecond)
 	l.c.s.workers.start(j)
-	return true
 }
 
 func (l *serverLane) flush() {

@@ -12,12 +12,13 @@ type Deferrer interface {
 	Handler
 	// TryDefer is asked about requests that TryCall has declined, in the same way: on the goroutine
 	// that reads the lane, which it must not block. With ok it has done what was asked, and the
-	// answer it has appended to dst goes out after a Settle that begins later.
+	// answer it has appended to dst goes out after a Settle that begins later. With ok false the
+	// request goes to Call.
 	TryDefer(req, dst []byte) (resp []byte, ok bool)
 	// Settle waits until answers may go out: those to requests with the given first bytes, which
 	// arrived at the given times. What it returns, unless it is nil, is given to all of them
 	// instead. It runs once at a time for each lane, and is not given up when callers or
-	// connections are gone.
+	// connections are gone. The slices are valid until return.
 	Settle(kinds []byte, arrived []time.Time) (instead []byte)
 }
 
@@ -38,7 +39,7 @@ func (d *deferred) add(other *deferred) {
 
 // reset empties it and keeps its memory, unless that is much.
 func (d *deferred) reset() {
-	if cap(d.answers) > retainBufferBytes {
+	if cap(d.answers) > retainBufferBytes || cap(d.ids) > retainBufferBytes/responseBytes {
 		*d = deferred{}
 	}
 	d.ids, d.kinds, d.arrived = d.ids[:0], d.kinds[:0], d.arrived[:0]

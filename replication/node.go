@@ -23,7 +23,8 @@ type NodeOptions struct {
 }
 
 // Node answers the requests of clients from one database. It is the handler of a transport, which
-// it meets by shape: TryCall and Call may be called from any number of goroutines.
+// it meets by shape; TryCall, TryDefer, Settle and Call may be called from any number of
+// goroutines.
 //
 // The node does not own the database: whoever opened it closes it, after the transport has let
 // its last request go.
@@ -78,8 +79,8 @@ func (n *Node) TryCall(req, dst []byte) ([]byte, bool) {
 // Its way is that of TryCall: writes that would have to wait, because commits are being slowed down
 // say, and those with errors it leaves to Call, which alone answers them.
 func (n *Node) TryDefer(req, dst []byte) ([]byte, bool) {
-	if len(req) < 2 || !Kind(req[0]).writes() || lsm.Durability(req[1]) != lsm.Sync ||
-		n.draining.Load() {
+	if len(req) < 2 || len(req) > deferBytesMax || !Kind(req[0]).writes() ||
+		lsm.Durability(req[1]) != lsm.Sync || n.draining.Load() {
 		return dst, false
 	}
 	r, err := decodeRequest(req)
@@ -87,11 +88,7 @@ func (n *Node) TryDefer(req, dst []byte) ([]byte, bool) {
 		return dst, false
 	}
 	b := batches.Get().(*lsm.Batch)
-	defer func() {
-		if b.Bytes() <= batchKeepBytes {
-			batches.Put(b)
-		}
-	}()
+	defer batches.Put(b)
 	b.Reset()
 	switch r.kind {
 	case KindPut:
@@ -111,8 +108,9 @@ func (n *Node) TryDefer(req, dst []byte) ([]byte, bool) {
 	return append(dst, byte(statusOK)), true
 }
 
-// batchKeepBytes bounds the memory that a pooled batch holds on to.
-const batchKeepBytes = 64 << 10
+// deferBytesMax bounds the requests that are done while others of the lane wait, and with it the
+// memory that pooled batches hold on to.
+const deferBytesMax = 64 << 10
 
 // barrier is empty and never changed: to apply it is to wait for everything before.
 var barrier = new(lsm.Batch)

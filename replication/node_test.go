@@ -25,6 +25,14 @@ type direct struct {
 
 func (d *direct) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 	out, ok := d.node.TryCall(req, dst)
+	if !ok {
+		if out, ok = d.node.TryDefer(req, dst); ok {
+			kinds, arrived := []byte{req[0]}, []time.Time{time.Now()}
+			if instead := d.node.Settle(kinds, arrived); instead != nil {
+				out = append(dst, instead...)
+			}
+		}
+	}
 	var err error
 	if !ok {
 		out, err = d.node.Call(ctx, req, dst)

@@ -13,6 +13,9 @@ import (
 	"kvd/replication"
 )
 
+// The server would do without either, unnoticed.
+var _ netquic.Deferrer = (*replication.Node)(nil)
+
 // servedNode is what listens: a node by itself, or one of a cluster.
 type servedNode struct {
 	server  *netquic.Server
