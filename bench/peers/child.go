@@ -23,6 +23,7 @@ type record struct {
 	Value float64 `json:",omitempty"`
 	CPU   float64 `json:",omitempty"` // microseconds of processor per operation of a row
 	GC    float64 `json:",omitempty"` // percent of that which the Go collector took
+	Took  float64 `json:",omitempty"` // seconds, of a slow write
 	Note  string  `json:",omitempty"`
 }
 
@@ -120,9 +121,7 @@ func runSession(ctx context.Context, c config, progress func(record),
 	if err := cmd.Start(); err != nil {
 		return m, err
 	}
-	watch := watchHiccups()
-	readErr := m.collect(out, watch, progress)
-	watch.stop()
+	readErr := m.collect(out, progress)
 	err = cmd.Wait()
 	if err == nil {
 		err = readErr
@@ -140,7 +139,9 @@ func runSession(ctx context.Context, c config, progress func(record),
 	return m, err
 }
 
-func (m *measured) collect(out io.Reader, watch *hiccups, progress func(record)) error {
+func (m *measured) collect(out io.Reader, progress func(record)) error {
+	var watch hiccups
+	defer watch.stop()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		var r record

@@ -84,6 +84,9 @@ func (s *session) overwriteLarge(t store, dir, row string) error {
 	o, err := s.amplify(dir, "overwrite", func() (outcome, error) {
 		unwatch := s.watch()
 		o, err := s.overwriteFor(t, 2, s.Sustain)
+		for _, w := range o.slow {
+			s.emit(record{Name: watchSlow, Value: w.from, Took: w.seconds()})
+		}
 		unwatch()
 		if err != nil {
 			return o.outcome, err

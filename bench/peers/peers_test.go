@@ -195,9 +195,7 @@ func runInside(t *testing.T, c config) map[string]float64 {
 		t.Fatal(err)
 	}
 	m := newMeasured(c)
-	watch := watchHiccups()
-	defer watch.stop()
-	if err := m.collect(&out, watch, func(record) {}); err != nil {
+	if err := m.collect(&out, func(record) {}); err != nil {
 		t.Fatal(err)
 	}
 	for name, v := range m.Cells {
@@ -410,20 +408,47 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// TestHiccups: what the machine oversleeps while a child wants to be watched is found, and nothing
-// else.
+// TestHiccups: a write is blamed for what no pause of a processor explains.
 func TestHiccups(t *testing.T) {
-	h := &hiccups{}
+	var h hiccups
 	cells := map[string]float64{}
-	for _, r := range []record{{Name: watchBegins}, {Name: watchEnds}} {
+	hear := func(r record) {
+		t.Helper()
 		if !h.hear(r, cells) {
 			t.Errorf("%q is not for the watch", r.Name)
 		}
-		if r.Name == watchBegins {
-			h.longest.Store(12e6)
-		}
 	}
-	if h.hear(record{Name: factRSS}, cells) || cells[factHiccup] != 12 || h.on.Load() {
+	hear(record{Name: watchBegins})
+	hear(record{Name: watchSlow, Value: 100, Took: 0.090})  // 50 to 80 ms of it paused: 60 are left
+	hear(record{Name: watchSlow, Value: 200, Took: 0.090})  // paused on both processors, 50 in all
+	hear(record{Name: watchSlow, Value: 300, Took: 0.090})  // paused throughout
+	hear(record{Name: watchSlow, Value: 400, Took: 0.0501}) // never
+	h.mu.Lock()
+	h.pauses = []span{{299, 301}, {200.020, 200.060}, {100.050, 100.080}, {200.010, 200.050}}
+	h.mu.Unlock()
+	hear(record{Name: watchEnds})
+	if cells[factBlamed] != 2 || cells[factPause] < 1999 {
 		t.Errorf("%v", cells)
+	}
+	if h.hear(record{Name: factRSS}, cells) {
+		t.Error("a fact was taken for a word to the watch")
+	}
+}
+
+// TestHiccupsAreFound: whoever sleeps for a millisecond oversleeps a little, and it is noticed.
+func TestHiccupsAreFound(t *testing.T) {
+	var h hiccups
+	began := seconds(time.Now())
+	h.start(0)
+	time.Sleep(50 * time.Millisecond)
+	h.stop()
+	ended := seconds(time.Now())
+	if len(h.pauses) == 0 {
+		t.Error("nobody has overslept")
+	}
+	for _, p := range h.pauses {
+		if p.from < began || p.to > ended || p.seconds() <= 0 {
+			t.Errorf("from %f to %f a pause from %f to %f", began, ended, p.from, p.to)
+		}
 	}
 }

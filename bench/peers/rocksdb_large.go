@@ -92,7 +92,7 @@ func (s *session) rocksOverwriteLarge(dir, row string) error {
 		s.show(row, c.rate)
 		s.showSteady(row, steady{
 			windows: windowsOf(contents(seconds), sustainWindow(s.Sustain)),
-			tail:    c.tail, longest: c.longest, slow: c.slow,
+			tail:    c.tail, longest: c.longest, slowWrites: c.slow,
 		})
 		return outcome{ops: uint64(c.rate * c.seconds)}, nil
 	})

@@ -136,7 +136,8 @@ const (
 	spaceSuffix  = " space amplification"
 	factSteady   = "overwrite last/third minute %"
 	factSlow     = "overwrites over 50 ms"
-	factHiccup   = "machine overslept beside them, ms"
+	factBlamed   = "of these, not for a pause of the machine"
+	factPause    = "longest pause of a processor beside them, ms"
 )
 
 func facts() []string {
@@ -144,7 +145,7 @@ func facts() []string {
 		factRSS, factPeak, factDiskLeft, factDiskCompact, factSettle, factCompact,
 		"load" + settleSuffix, "load" + writeSuffix, "load" + spaceSuffix,
 		"overwrite" + settleSuffix, "overwrite" + writeSuffix, "overwrite" + spaceSuffix,
-		factSteady, factSlow, factHiccup,
+		factSteady, factSlow, factBlamed, factPause,
 		factCollector, factForeign,
 	}
 }

@@ -14,7 +14,8 @@ type steady struct {
 	outcome
 	windows       []float64 // operations per second of each minute or tenth
 	tail, longest float64   // p99.9 and the longest write, microseconds
-	slow          float64   // writes that took longer than slowWrite
+	slow          []span    // writes that took longer than slowWrite
+	slowWrites    float64   // their number
 }
 
 // Suffixes of the rows beside the mean rate of a sustained overwrite. The debt of compaction shows
@@ -73,7 +74,8 @@ func (d *data) overwriteFor(t store, version uint64, limit time.Duration) (stead
 			_ = latency.RecordValue(int64(took)) // bounded by the hour
 			longest = max(longest, took)
 			if took > slowWrite {
-				out.slow++
+				from := seconds(before)
+				out.slow = append(out.slow, span{from, from + took.Seconds()})
 			}
 			if at := int(after.Sub(start) / window); at < len(out.windows) {
 				out.windows[at] += 1 / window.Seconds()
@@ -81,7 +83,7 @@ func (d *data) overwriteFor(t store, version uint64, limit time.Duration) (stead
 		}
 		return done, nil
 	})
-	out.longest = micros(longest)
+	out.longest, out.slowWrites = micros(longest), float64(len(out.slow))
 	out.tail = min(float64(latency.ValueAtQuantile(99.9))/1e3, out.longest) // buckets round up
 	return out, err
 }
@@ -101,7 +103,7 @@ func (s *session) showSteady(name string, o steady) {
 	}
 	s.show(name+tailSuffix, o.tail)
 	s.show(name+longestSuffix, o.longest)
-	s.fact(factSlow, o.slow)
+	s.fact(factSlow, o.slowWrites)
 }
 
 // stageSustained loads a tree and overwrites it for long.
