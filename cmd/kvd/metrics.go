@@ -74,7 +74,7 @@ func (e emitter) durations(op string, h *replication.DurationHistogram) {
 		buckets[replication.BucketBound(i).Seconds()] = below
 	}
 	d := prometheus.NewDesc("kvd_request_duration_seconds",
-		"Time from a request's decoding to its answer, by kind.", []string{"op"}, nil)
+		"Time from a request's arrival to its answer, by kind.", []string{"op"}, nil)
 	e.out <- prometheus.MustNewConstHistogram(d, h.Count(), h.Sum.Seconds(), buckets, op)
 }
 
@@ -175,7 +175,7 @@ func (e emitter) transport(m netquic.Metrics) {
 			"reason", reason)
 	}
 	e.counter("kvd_quic_calls_total", "Calls answered.", m.Calls)
-	e.counter("kvd_quic_calls_inline_total", "Of these, answered on the reading goroutine.",
+	e.counter("kvd_quic_calls_inline_total", "Of these, executed on the reading goroutine.",
 		m.Inline)
 	const refused, help = "kvd_quic_calls_refused_total", "Calls not executed, by reason."
 	e.counter(refused, help, m.Overloaded, "reason", "overloaded")
