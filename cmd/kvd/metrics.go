@@ -74,7 +74,8 @@ func (e emitter) durations(op string, h *replication.DurationHistogram) {
 		buckets[replication.BucketBound(i).Seconds()] = below
 	}
 	d := prometheus.NewDesc("kvd_request_duration_seconds",
-		"Time from a request's arrival to its answer, by kind.", []string{"op"}, nil)
+		"Time from a request's start, a durable write's arrival, to its answer, by kind.",
+		[]string{"op"}, nil)
 	e.out <- prometheus.MustNewConstHistogram(d, h.Count(), h.Sum.Seconds(), buckets, op)
 }
 

@@ -13,7 +13,7 @@ import (
 	"kvd/replication"
 )
 
-// The server would do without either, unnoticed.
+// The server would do without, unnoticed.
 var _ netquic.Deferrer = (*replication.Node)(nil)
 
 // servedNode is what listens: a node by itself, or one of a cluster.

@@ -25,7 +25,7 @@ import (
 //     file in memory more, so the first ones are left as they are.
 //   - Large reads and writes, syncs of as much, and having the disk begin to write: those of merges
 //     and flushes, which wait for a disk that is behind. Delayed writers, whose timers were with
-//     the processor, slept 20 to 30 ms instead of 0.2, about every second.
+//     the processor, slept 20 to 30 ms instead of 0.2, in two seconds more than once.
 //   - Removing a file: a table of 64 MB takes 6 ms for what is cached of it, and where the file
 //     system tells the disk what is free (mount option discard) another 11.
 //   - Other syncs, when the last one took long, as all do on a busy disk. When they are fast it
@@ -108,16 +108,13 @@ func (f *osFile) transfer(
 	return n, nil
 }
 
-// StartWriting has the operating system begin to write n bytes from off on to the disk. It is a
-// hint: it promises nothing, and an error will be seen by Sync.
-func StartWriting(f File, off, n int64) {
-	if f, ok := f.(*osFile); ok {
-		_ = f.control("sync_file_range", func(fd int) error {
-			callBlocking(unix.SYS_SYNC_FILE_RANGE,
-				uintptr(fd), uintptr(off), uintptr(n), unix.SYNC_FILE_RANGE_WRITE)
-			return nil
-		})
+func syncFileRange(fd int, off, n int64, flags int) error {
+	_, errno := callBlocking(unix.SYS_SYNC_FILE_RANGE,
+		uintptr(fd), uintptr(off), uintptr(n), uintptr(flags))
+	if errno != 0 {
+		return errno
 	}
+	return nil
 }
 
 // Remove leaves to os.Remove what is no file, and to say what is wrong.

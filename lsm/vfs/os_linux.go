@@ -35,6 +35,16 @@ func (system) SyncDir(dir string) error {
 	return err
 }
 
+// StartWriting has the operating system begin to write n bytes from off on to the disk. It is a
+// hint: it promises nothing, and an error will be seen by Sync.
+func StartWriting(f File, off, n int64) {
+	if f, ok := f.(*osFile); ok {
+		_ = f.control("sync_file_range", func(fd int) error {
+			return syncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+		})
+	}
+}
+
 // mediumFile reads by O_DIRECT. To drop the file from the cache before and after each read instead
 // (posix_fadvise) would take it from those who use it.
 type mediumFile struct{ *osFile }
