@@ -25,6 +25,20 @@ func rawDial(t *testing.T, s *Server, protocols ...string) (*quic.Conn, error) {
 	return qc, err
 }
 
+// rawStream opens a stream on such a connection.
+func rawStream(t *testing.T, s *Server) (*quic.Conn, *quic.Stream) {
+	t.Helper()
+	qc, err := rawDial(t, s, Protocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := qc.OpenStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return qc, stream
+}
+
 // closedWith waits until the server has closed a connection and returns why.
 func closedWith(t *testing.T, qc *quic.Conn) Reason {
 	t.Helper()
@@ -69,14 +83,7 @@ func TestBadClientsAreClosed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := s.Metrics().Closed[c.want.String()]
-			qc, err := rawDial(t, s, Protocol)
-			if err != nil {
-				t.Fatal(err)
-			}
-			stream, err := qc.OpenStream()
-			if err != nil {
-				t.Fatal(err)
-			}
+			qc, stream := rawStream(t, s)
 			stream.Write(c.send)
 			if c.fin {
 				stream.Close()

@@ -64,14 +64,7 @@ func TestCallsOfALaneWhoseWriterFailedFirstEnd(t *testing.T) {
 // A client that always has a frame in the middle, each of which takes 20 ms.
 func TestBusyClientIsNoSlowSender(t *testing.T) {
 	s := serve(t, echo{true}, Options{FrameTimeout: 250 * time.Millisecond})
-	qc, err := rawDial(t, s, Protocol)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := qc.OpenStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	qc, stream := rawStream(t, s)
 	go io.Copy(io.Discard, stream)
 	f := appendRequest(nil, 1<<20, 5000, make([]byte, 100))
 	half := len(f) / 2

@@ -182,14 +182,7 @@ func TestDeferredBeforeGarbage(t *testing.T) {
 	h := newDeferring()
 	close(h.tokens)
 	s := serve(t, h, Options{})
-	qc, err := rawDial(t, s, Protocol)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := qc.OpenStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	qc, stream := rawStream(t, s)
 	stream.Write(append(appendRequest(nil, 1, 1000, []byte("d")), 0xff, 0xff, 0xff, 0xff, 1))
 	if got := closedWith(t, qc); got != ReasonFrameTooLong {
 		t.Errorf("closed for %q", got)
