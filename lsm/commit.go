@@ -289,7 +289,7 @@ type writeBehind struct {
 
 const (
 	behindDelay      = 5 * time.Millisecond
-	behindWriteBytes = 256 << 10 // buffered: written without waiting for the delay
+	behindWriteBytes = 512 << 10 // buffered: written without waiting for the delay
 	behindStallBytes = 8 << 20   // buffered: the committer writes itself
 )
 

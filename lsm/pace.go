@@ -26,8 +26,11 @@ type pacer struct {
 }
 
 const (
-	// paceQuantum is the shortest sleep worth its system call; less is carried forward.
-	paceQuantum = 200 * time.Microsecond
+	// paceQuantum is the shortest sleep; less is carried forward. Few writers wait when they wait
+	// seldom and for long: with 10 ms one write of 1 KB in 2000 does, at 150 thousand a second,
+	// and p99.9 is 75 to 190 us. With 200 us, of which waking up is the greater part, one in 50
+	// did: p99 253 us, p99.9 830 to 1110. With 5 ms p99.9 is 890 us.
+	paceQuantum = 10 * time.Millisecond
 	// paceShareMax bounds the share of one commit, however large, so that nobody waits long for
 	// what was meant to keep waits short.
 	paceShareMax = 100 * time.Millisecond

@@ -41,10 +41,36 @@ func TestDelayedWriterLooksAgain(t *testing.T) {
 	})
 }
 
+// When every write had its own short sleep, the price of pacing was in the p99 of all of them.
+func TestDelayedWritersSleepSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
+		defer mustClose(t, db)
+		const delay, puts = 10 * time.Microsecond, 5000
+		began, waited := time.Now(), 0
+		for range puts {
+			db.pace.looked.Store(int64(time.Since(db.pace.epoch))) // keep the delay that is set here
+			at := time.Now()
+			db.pace.nanosPerByte.Store(math.Float64bits(1))
+			db.awaitPace(int(delay))
+			if time.Since(at) > 0 {
+				waited++
+			}
+		}
+		took, all := time.Since(began), delay*puts
+		if want := int(all / paceQuantum); waited < want-1 || waited > want {
+			t.Errorf("%d of %d writes waited, want %d", waited, puts, want)
+		}
+		if took < all-paceQuantum || took > all {
+			t.Errorf("%d writes of %v each took %v", puts, delay, took)
+		}
+	})
+}
+
 // A flush that took twice as long as the one before let all writers stand still for the difference.
 // Here processors take no time, only a table's sync does and what the pacer adds to writes.
 func TestLateFlushStopsNobody(t *testing.T) {
-	for _, usual := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond} {
+	for _, usual := range []time.Duration{20 * time.Millisecond, 100 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			var flushes atomic.Int32
 			fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
@@ -68,7 +94,7 @@ func TestLateFlushStopsNobody(t *testing.T) {
 					worst = max(worst, time.Since(began))
 				}
 			}
-			if n := flushes.Load(); n < 20 || worst > 2*time.Millisecond {
+			if n := flushes.Load(); n < 20 || worst > paceQuantum+2*time.Millisecond {
 				t.Errorf("%d flushes of %v or twice that; the longest write took %v", n, usual, worst)
 			}
 			mustClose(t, db)
