@@ -43,6 +43,9 @@
 // what the others send comes on theirs (peerConn). So there is nothing to agree on when both
 // connect at once. The writers are the same; a message that finds too much queued is dropped.
 //
+// What is left is the price of waking threads. A program that asks or answers much calls
+// [KeepMonitorAwake] first, which takes one of them out of it.
+//
 // # Identity
 //
 // A server is its key: [EnsureIdentity] makes one at the first start. A client knows the key's

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kvd/bench"
+	"kvd/netquic"
 )
 
 // The exit codes. Scripts rely on them.
@@ -33,6 +34,7 @@ func usagef(format string, args ...any) error {
 }
 
 func main() {
+	netquic.KeepMonitorAwake()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

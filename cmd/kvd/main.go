@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"kvd/netquic"
 )
 
 // program is what every command works with: the standard streams and the settings that all
@@ -24,7 +27,16 @@ type program struct {
 }
 
 func main() {
+	if serves(os.Args[1:]) {
+		netquic.KeepMonitorAwake()
+	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// serves reports whether these arguments run a node: the other commands end too soon to gain by
+// a second start.
+func serves(args []string) bool {
+	return len(args) == 0 || args[0] == "serve" || strings.HasPrefix(args[0], "-")
 }
 
 // run is main as a function: it returns the exit code.

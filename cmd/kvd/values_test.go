@@ -34,6 +34,17 @@ func TestByteSize(t *testing.T) {
 	}
 }
 
+func TestServes(t *testing.T) {
+	for line, want := range map[string]bool{
+		"": true, "serve": true, "serve --data d": true, "--data d": true, "-o json": true,
+		"get k": false, "demo": false, "put serve v": false,
+	} {
+		if got := serves(strings.Fields(line)); got != want {
+			t.Errorf("kvd %s: serves is %v", line, got)
+		}
+	}
+}
+
 func TestPrefixEnd(t *testing.T) {
 	for prefix, want := range map[string]string{
 		"a": "b", "az": "a{", "a\xff": "b", "\xff\xff": "", "": "", "a/": "a0",

@@ -53,6 +53,7 @@ type measured struct {
 }
 
 func main() {
+	netquic.KeepMonitorAwake() // the clients of all stores are in this process
 	flag.Parse()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "clusters:", err)

@@ -46,6 +46,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kvd/netquic"
 )
 
 const valueBytes = 100
@@ -102,6 +104,7 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	var err error
 	if len(os.Args) == 2 && os.Args[1] == clientArg {
+		netquic.KeepMonitorAwake() // as any client may that asks much
 		err = runClient(ctx, os.Stdin, os.Stdout)
 	} else {
 		flag.Parse()
