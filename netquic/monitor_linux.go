@@ -26,12 +26,13 @@ const monitorAwake = "schedtrace=2147483647"
 //	PUT       1.8   2.6     20    32     84   108
 //	          3.0   3.3     35    39    104   119
 //
-// The price is 100 wake-ups a second of an idle process, 0.4 % of a core, and a line on stderr that
-// begins with SCHED every 24.8 days, the first at the start if the machine is older. A schedtrace
-// in GODEBUG is the user's word: schedtrace=0 lets the monitor sleep. Processes that this one
-// starts do not inherit the setting.
+// The price is 100 wake-ups a second of an idle process, 0.4 % of a core; a line on stderr that
+// begins with SCHED every 24.8 days, the first at the start if the machine is older; and a line for
+// each goroutine before the message of a panic that ends the process. A schedtrace in GODEBUG is
+// the user's word: schedtrace=0 lets the monitor sleep. Processes that this one starts do not
+// inherit the setting.
 func KeepMonitorAwake() {
-	given := os.Getenv("GODEBUG")
+	given, set := os.LookupEnv("GODEBUG")
 	if before, ok := strings.CutSuffix(given, monitorAwake); ok {
 		_ = os.Setenv("GODEBUG", strings.TrimSuffix(before, ","))
 		return
@@ -50,6 +51,10 @@ func KeepMonitorAwake() {
 	if os.Setenv("GODEBUG", setting) != nil {
 		return
 	}
-	_ = syscall.Exec(self, os.Args, os.Environ())
-	_ = os.Setenv("GODEBUG", given)
+	_ = syscall.Exec(self, os.Args, os.Environ()) // returns only on failure
+	if set {
+		_ = os.Setenv("GODEBUG", given)
+	} else {
+		_ = os.Unsetenv("GODEBUG")
+	}
 }

@@ -21,6 +21,10 @@ const (
 // groupWriter sends what many goroutines queue on one lane: whoever has something appends it to
 // out, and the lane's writing goroutine takes everything queued and issues one Write, while the
 // next group gathers. Under load many small frames thus share a packet and a system call.
+//
+// Tried and lost: that who is alone, or has gathered already, gives a packet's worth to the stream
+// itself if that takes it at once. Of two runs each, one caller made 2 % more GETs, and no row of
+// PUTs or of more callers was outside the noise: waking is dear between threads, not goroutines.
 type groupWriter struct {
 	dst   io.WriteCloser
 	stall *time.Timer   // fires when the peer does not take a Write in time; nil: never

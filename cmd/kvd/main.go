@@ -33,8 +33,8 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// serves reports whether these arguments run a node: the other commands end too soon to gain by
-// a second start.
+// serves reports whether these arguments may run a node: the other commands end too soon to gain
+// by a second start.
 func serves(args []string) bool {
 	return len(args) == 0 || args[0] == "serve" || strings.HasPrefix(args[0], "-")
 }
