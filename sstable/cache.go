@@ -22,7 +22,8 @@ import (
 // Whoever reads a block is inside Readers, or has pinned it there: what was evicted is overwritten
 // only when all readers have left that were inside then, and never while it is pinned.
 //
-// The mutex is taken to insert and to drop, never on a hit. A Cache is safe for concurrent use.
+// The mutex is taken to insert, which does not wait for it, and to drop, never on a hit. A Cache is
+// safe for concurrent use.
 type Cache struct {
 	budget  int64
 	scratch sync.Pool // *scratch

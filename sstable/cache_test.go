@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 )
 
 // contents adds up what the cache holds by walking its log, and checks what it knows of itself.
@@ -103,6 +104,44 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	if got := c.Metrics().Misses; got != rd.Properties().Blocks {
 		t.Fatalf("%d misses for %d blocks: the used block was evicted", got, rd.Properties().Blocks)
 	}
+}
+
+// Readers who missed slept and woke each other, for the sake of a cache that the next one fills.
+func TestMissDoesNotWaitForTheCache(t *testing.T) {
+	es := cachedEntries(10)
+	m := build(t, WriterOptions{}, es)
+	c := NewCache(1 << 20)
+	rd, err := NewReader(m, int64(len(m.data)), m.id(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func() {
+		user := es[3].key.User
+		if v, _, _, ok, err := rd.Get(nil, user, Hash(user), SeqMax); !ok || !bytes.Equal(v, es[3].value) {
+			t.Errorf("%q, %v", v, err)
+		}
+	}
+	c.mu.Lock() // another one inserts
+	done := make(chan struct{})
+	go func() { defer close(done); get() }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
+	}
+	c.mu.Unlock()
+	<-done
+	if n := c.Metrics().Blocks; n != 0 {
+		t.Errorf("%d blocks are cached", n)
+	}
+	get()
+	if n := c.Metrics().Blocks; n != 1 {
+		t.Errorf("%d blocks are cached after the next miss, want 1", n)
+	}
+	if err := rd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 func TestNoFill(t *testing.T) {

@@ -23,6 +23,8 @@
 // caller what a request costs on either wire. A client of Redis that lets callers share a
 // connection would do better than this table says.
 //
+// kvd's client calls netquic.KeepMonitorAwake, as its daemon does.
+//
 // redis-benchmark is one thread of C with an event loop, which draws neither new values nor one
 // goroutine per caller; kvd's client is what a Go program would use. Redis executes commands in one
 // thread, kvd's daemon on all cores, so that with few cores its server and client compete. This is
