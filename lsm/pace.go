@@ -47,15 +47,16 @@ func (p *pacer) on() bool { return p.nanosPerByte.Load() != 0 }
 // awaitPace delays a commit of the given size by its share.
 func (db *DB) awaitPace(bytes int) {
 	p := &db.pace
-	rate := math.Float64frombits(p.nanosPerByte.Load())
-	share := min(int64(rate*float64(bytes)), int64(paceShareMax))
 	now := int64(time.Since(p.epoch))
 	then := p.looked.Load()
 	if now-then > int64(repaceAfter) && p.looked.CompareAndSwap(then, now) {
 		db.mu.Lock()
 		db.repaceLocked()
 		db.mu.Unlock()
+		now = int64(time.Since(p.epoch))
 	}
+	rate := math.Float64frombits(p.nanosPerByte.Load())
+	share := min(int64(rate*float64(bytes)), int64(paceShareMax))
 	var d time.Duration
 	for {
 		old := p.free.Load()
@@ -68,7 +69,7 @@ func (db *DB) awaitPace(bytes int) {
 	if d < paceQuantum {
 		return
 	}
-	for d > 0 && db.failure.Load() == nil { // a refusal is not to be waited for
+	for d > 0 && p.on() && db.failure.Load() == nil { // a refusal is not to be waited for
 		step := min(d, paceLook)
 		time.Sleep(step)
 		p.waited.Add(int64(step))
@@ -107,6 +108,9 @@ func (db *DB) repaceLocked() {
 		d = max(d, compaction.Delay(waiting, sample, min(rate, p.flushRate)/2))
 	}
 	p.nanosPerByte.Store(math.Float64bits(float64(d) / sample))
+	if d == 0 {
+		p.free.Store(0) // who queued for the old delay is not to be waited for by those who come
+	}
 	db.watchCalmLocked()
 }
 

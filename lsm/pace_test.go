@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,37 @@ func TestDelayedWriterLooksAgain(t *testing.T) {
 			}
 		}
 		mustClose(t, db)
+	})
+}
+
+// Writers who had queued for a delay slept on when it was over, and so did those who came later.
+func TestLiftedDelayIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
+		defer mustClose(t, db)
+		delayed := func() {
+			db.pace.looked.Store(int64(time.Since(db.pace.epoch))) // keep the delay that is set here
+			db.pace.nanosPerByte.Store(math.Float64bits(1))
+		}
+		began := time.Now()
+		delayed()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { db.awaitPace(int(paceShareMax)) })
+		}
+		time.Sleep(paceShareMax / 2)
+		db.mu.Lock()
+		db.repaceLocked() // the tree is empty
+		db.mu.Unlock()
+		wg.Wait()
+		if took := time.Since(began); took > paceShareMax/2+paceLook {
+			t.Errorf("who waited went on after %v", took)
+		}
+		delayed()
+		again := time.Now()
+		if db.awaitPace(int(paceQuantum)); time.Since(again) > paceQuantum {
+			t.Errorf("who came later waited %v", time.Since(again))
+		}
 	})
 }
 

@@ -27,9 +27,9 @@ const monitorAwake = "schedtrace=2147483647"
 //	          3.0   3.3     35    39    104   119
 //
 // The price is 100 wake-ups a second of an idle process, 0.4 % of a core; a line on stderr that
-// begins with SCHED every 24.8 days, the first at the start if the machine is older; and a line for
-// each goroutine before the message of a panic that ends the process. A schedtrace in GODEBUG is
-// the user's word: schedtrace=0 lets the monitor sleep. Processes that this one starts do not
+// begins with SCHED every 24.8 days, the first at the start if the machine is older; and lines
+// for each processor, thread and goroutine before the message of a panic or signal that ends the
+// process. A schedtrace in GODEBUG is the user's word: schedtrace=0 lets the monitor sleep. Processes that this one starts do not
 // inherit the setting.
 func KeepMonitorAwake() {
 	given, set := os.LookupEnv("GODEBUG")
@@ -51,10 +51,21 @@ func KeepMonitorAwake() {
 	if os.Setenv("GODEBUG", setting) != nil {
 		return
 	}
-	_ = syscall.Exec(self, os.Args, os.Environ()) // returns only on failure
+	startAnew(self)
 	if set {
 		_ = os.Setenv("GODEBUG", given)
 	} else {
 		_ = os.Unsetenv("GODEBUG")
+	}
+}
+
+// startAnew returns only on failure. An exec sets the limit of open files back to what the program
+// was started with, often 1024, and leaves it there when it fails.
+func startAnew(self string) {
+	var files syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files)
+	_ = syscall.Exec(self, os.Args, os.Environ())
+	if err == nil {
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -57,6 +58,30 @@ func TestKeepMonitorAwake(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A program that cannot be started anew went on with the few open files that a shell allows.
+func TestFailedStartKeepsOpenFiles(t *testing.T) {
+	if os.Getenv(monitored) == "" { // with a limit that Go raises
+		cmd := exec.Command("sh", "-c", `ulimit -S -n 256 && exec "$0" -test.run "$1"`, os.Args[0],
+			"^TestFailedStartKeepsOpenFiles$")
+		cmd.Env = append(os.Environ(), monitored+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	var before, after syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if before.Cur <= 256 {
+		t.Skip("no more are allowed")
+	}
+	startAnew(filepath.Join(t.TempDir(), "none"))
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &after); err != nil || before != after {
+		t.Errorf("limit of open files %v, then %v, %v", before, after, err)
 	}
 }
 
