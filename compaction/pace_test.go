@@ -207,7 +207,7 @@ func TestWorkers(t *testing.T) {
 		processors, want int
 	}{
 		{0, 1, 1}, {0, 2, 1}, {0, 3, 1}, {0, 8, 4}, {freePressure, 8, 4},
-		{freePressure + 0.01, 1, 1}, {freePressure + 0.01, 2, 2}, {5, 8, 8},
+		{freePressure + 0.01, 1, 2}, {freePressure + 0.01, 2, 3}, {5, 8, 9},
 	} {
 		if got := Workers(c.pressure, c.processors); got != c.want {
 			t.Errorf("%v with %d processors: %d, want %d", c.pressure, c.processors, got, c.want)

@@ -398,6 +398,28 @@ func TestSimulateParallel(t *testing.T) {
 }
 
 // TestTargetsContinuous grows a tree in small steps: no target jumps when a level is added.
+func TestCompress(t *testing.T) {
+	c := Config{BaseBytes: 100}
+	for _, x := range []struct {
+		bottom uint64
+		want   string // level 0 first
+	}{
+		{0, "-----cc"}, {1200, "-----cc"}, {1212, "ccccccc"}, {1 << 40, "ccccccc"},
+	} {
+		got := ""
+		for level := range NumLevels {
+			if c.Compress(&Sizes{bottomLevel: x.bottom}, level) {
+				got += "c"
+			} else {
+				got += "-"
+			}
+		}
+		if got != x.want {
+			t.Errorf("bottom %d: %s, want %s", x.bottom, got, x.want)
+		}
+	}
+}
+
 func TestTargetsContinuous(t *testing.T) {
 	c := Config{BaseBytes: 1 << 20}
 	var prev Targets

@@ -33,7 +33,7 @@ type merge struct {
 	read    atomic.Uint64 // entries
 }
 
-// compactLoop runs what the picker finds, one job at a time. There is a loop for each processor;
+// compactLoop runs what the picker finds, one job at a time. There are compaction.WorkersMax loops;
 // compaction.Workers says how many goroutines may be at work.
 func (db *DB) compactLoop() {
 	defer db.loops.Done()

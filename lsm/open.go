@@ -272,7 +272,7 @@ func (db *DB) start(added []leveledTable) error {
 	db.calm.timer = time.AfterFunc(calmAfter, db.lookForCalm)
 	db.repaceLocked()
 	db.mu.Unlock()
-	compactors := runtime.GOMAXPROCS(0)
+	compactors := compaction.WorkersMax(runtime.GOMAXPROCS(0))
 	db.loops.Add(4 + compactors)
 	go db.cleanLoop()
 	go db.behindLoop()

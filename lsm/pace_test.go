@@ -78,7 +78,7 @@ func TestDelayedWritersSleepSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
 		defer mustClose(t, db)
-		const delay, puts = 10 * time.Microsecond, 5000
+		const delay, puts = 10 * time.Microsecond, 10_000
 		began, waited := time.Now(), 0
 		for range puts {
 			db.pace.looked.Store(int64(time.Since(db.pace.epoch))) // keep the delay that is set here
@@ -90,8 +90,8 @@ func TestDelayedWritersSleepSeldom(t *testing.T) {
 			}
 		}
 		took, all := time.Since(began), delay*puts
-		if waited < 4 || waited > 5 {
-			t.Errorf("%d of %d writes waited, want one in a thousand", waited, puts)
+		if want := int(all / paceQuantum); waited < want-1 || waited > want {
+			t.Errorf("%d of %d writes waited, want %d", waited, puts, want)
 		}
 		if took < all-paceQuantum || took > all {
 			t.Errorf("%d writes of %v each took %v", puts, delay, took)

@@ -27,10 +27,10 @@ const monitorAwake = "schedtrace=2147483647"
 //	          3.0   3.3     35    39    104   119
 //
 // The price is 100 wake-ups a second of an idle process, 0.4 % of a core; a line on stderr that
-// begins with SCHED every 24.8 days, the first at the start if the machine is older; and lines
-// for each processor, thread and goroutine before the message of a panic or signal that ends the
-// process. A schedtrace in GODEBUG is the user's word: schedtrace=0 lets the monitor sleep. Processes that this one starts do not
-// inherit the setting.
+// begins with SCHED every 24.8 days, the first at the start if the machine is older; and lines for
+// each processor, thread and goroutine before the message of a panic or signal that ends the
+// process. A schedtrace in GODEBUG is the user's word: schedtrace=0 lets the monitor sleep.
+// Processes that this one starts do not inherit the setting.
 func KeepMonitorAwake() {
 	given, set := os.LookupEnv("GODEBUG")
 	if before, ok := strings.CutSuffix(given, monitorAwake); ok {
