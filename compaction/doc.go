@@ -24,7 +24,8 @@
 // bottom, level 6, first; levels are added above it as it grows. With BaseBytes = 256 MiB and
 // Multiplier = 10, a tree of 100 GiB has 0.9 of that expected at the bottom and:
 //
-//	L0   1.0 GiB   16 flushes: a 12th of the tree, between one and four times BaseBytes
+//	L0   1.0 GiB   16 flushes: a 12th of the tree, between one and four times BaseBytes; less if
+//	               its tables are compressed (Config.Compress)
 //	L4   1.0 GiB   base level: 92160 / 100 = 922 MiB is less than twice level 0
 //	L5   9.0 GiB   92160 / 10
 //	L6    90 GiB   what there is

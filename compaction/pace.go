@@ -21,8 +21,8 @@ const (
 // hours would look like a slow disk.
 //
 // The delay is 0 up to freePressure and grows with the square of what is above: at pressure 1
-// writes come as fast as compaction takes them away, so that is where a steady overload settles;
-// above, slower, so that a backlog shrinks. It is continuous and monotone in the pressure and in
+// writes come as fast as drain, so that is where a steady overload settles (but see Drain); above,
+// slower, so that a backlog shrinks. It is continuous and monotone in the pressure and in
 // the bytes, it never jumps and never stops writes: there is no pressure at which progress ends.
 //
 // It is a delay of the stream: with several writers, each waits for its turn and then for its
@@ -48,8 +48,8 @@ func Workers(pressure float64, processors int) int {
 }
 
 // WorkersMax is one more than there are processors: merges of a tree larger than memory wait for
-// the disk for a third of their time. Overwriting 20 GB with two processors, 3 goroutines took 4 to
-// 7 % more than 2, and 4 no more than 3.
+// the disk for a third of their time. On two processors, a tree of 20 GB in 4 GB of memory took in
+// 4 to 7 % more writes with 3 goroutines than with 2, and no more with 4.
 func WorkersMax(processors int) int { return processors + 1 }
 
 // drainMemory is how much working time the drain estimate looks back over.

@@ -397,7 +397,6 @@ func TestSimulateParallel(t *testing.T) {
 	}
 }
 
-// TestTargetsContinuous grows a tree in small steps: no target jumps when a level is added.
 func TestCompress(t *testing.T) {
 	c := Config{BaseBytes: 100}
 	for _, x := range []struct {
@@ -420,6 +419,7 @@ func TestCompress(t *testing.T) {
 	}
 }
 
+// TestTargetsContinuous grows a tree in small steps: no target jumps when a level is added.
 func TestTargetsContinuous(t *testing.T) {
 	c := Config{BaseBytes: 1 << 20}
 	var prev Targets

@@ -28,7 +28,8 @@ const (
 	// level is rewritten then, so the more comes at a time the less is written for each byte; but
 	// every read asks every table of level 0.
 	zeroShare = 12
-	// zeroMax bounds it, in multiples of BaseBytes: with the defaults 16 tables, 1 GiB.
+	// zeroMax bounds it, in multiples of BaseBytes: with the defaults 16 tables, 1 GiB. Of tables
+	// that are compressed (Config.Compress) 16 are less, and their number decides.
 	zeroMax = 4
 	// baseMax bounds the base level, in multiples of level 0.
 	baseMax = 2
@@ -78,11 +79,12 @@ func (c Config) Targets(s *Sizes) Targets {
 
 // Compress tells whether a table of the given level is worth compressing in a tree of such sizes.
 // The two levels at the bottom hold most of the data. Those above are rewritten soon, and in a
-// small tree compressing them would be the largest single cost of doing so. A tree that is large
-// for level 0 (zeroBytes) is rewritten by way of the disk: with level 0 compressed too, overwriting
-// 20 GB with 4 GB of memory took 7 % more.
+// small tree compressing them would be the largest single cost of doing so. A tree so large that
+// level 0 grows with it may well be rewritten by way of the disk: with level 0 compressed too, one
+// of 20 GB in 4 GB of memory took in 7 % more writes.
 func (c Config) Compress(s *Sizes, level int) bool {
-	return level >= bottomLevel-1 || s.Total()/zeroShare > c.WithDefaults().BaseBytes
+	c = c.WithDefaults()
+	return level >= bottomLevel-1 || c.zeroBytes(s.Total()) > c.BaseBytes
 }
 
 // baseFor returns the level whose share of the given bottom level is small enough to be the base.

@@ -75,7 +75,7 @@ func crashSearch(t *testing.T, name string, short crashShort, compound func(uint
 	// The heap is small and the garbage much; where it is not small, the machine has other uses.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // with fewer no merge is split
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // merges are split in more than two
 	var total crashExam
 	var ops int64
 	began, used := time.Now(), processorTime()

@@ -1,14 +1,17 @@
 package lsm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"kvd/compaction"
 	"kvd/lsm/vfs"
+	"kvd/sstable"
 )
 
 // tinyOptions make a small amount of data go through every part of the tree.
@@ -126,4 +129,46 @@ func difference(got, want map[string]string) string {
 		}
 	}
 	return b.String()
+}
+
+// A small tree is rewritten in memory, a large one by way of the disk.
+func TestLargeTreeIsCompressed(t *testing.T) {
+	db := mustOpen(t, "data", tinyOptions(vfs.NewMem()))
+	defer mustClose(t, db)
+	compressed := func() bool { // a table of level 0
+		w, err := db.createTable(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Abort()
+		for i := range 100 {
+			k := sstable.MakeKey(fmt.Appendf(nil, "%03d", i), 1, sstable.KindPut)
+			if err := w.Add(k, bytes.Repeat([]byte("v"), 100)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := w.Finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Bytes < m.RawBytes/2
+	}
+	if compressed() {
+		t.Error("in an empty tree")
+	}
+	r, value := rand.New(rand.NewPCG(1, 1)), make([]byte, 100)
+	for i := range 4000 {
+		for j := range value {
+			value[j] = byte(r.Uint32())
+		}
+		if err := db.Put(fmt.Appendf(nil, "%06d", i), value, NoSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if !compressed() {
+		t.Error("not in a tree of 400 KB, where level 0 gathers 16")
+	}
 }

@@ -35,7 +35,7 @@ const (
 	// paceShareMax bounds the share of one commit, however large, so that nobody waits long for
 	// what was meant to keep waits short.
 	paceShareMax = 100 * time.Millisecond
-	// paceLook is how long a sleep lasts before it looks whether writes are refused by now.
+	// paceLook is how long a sleep lasts before it looks whether there is still a reason for it.
 	paceLook = 20 * time.Millisecond
 	// repaceAfter is how often a writer that is delayed has the delay recomputed: on a slow disk a
 	// memtable lasts for ten seconds, in which a compaction gets on.
@@ -70,7 +70,7 @@ func (db *DB) awaitPace(bytes int) {
 	if d < paceQuantum {
 		return
 	}
-	for d > 0 && p.on() && db.failure.Load() == nil { // a refusal is not to be waited for
+	for d > 0 && p.on() && db.failure.Load() == nil {
 		step := min(d, paceLook)
 		time.Sleep(step)
 		p.waited.Add(int64(step))

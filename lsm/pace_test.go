@@ -25,12 +25,13 @@ func TestDelayedWriterLooksAgain(t *testing.T) {
 			}
 		}
 		for range 3 {
-			db.pace.nanosPerByte.Store(math.Float64bits(1e4)) // 10 ms for each put
+			db.pace.nanosPerByte.Store(math.Float64bits(1e5)) // 100 ms for each put
 			time.Sleep(2 * repaceAfter)
-			if put(); db.pace.on() {
-				t.Error("an empty tree delays writers")
+			began := time.Now()
+			if put(); db.pace.on() || time.Since(began) > 0 {
+				t.Errorf("an empty tree delays writers, by %v", time.Since(began))
 			}
-			db.pace.nanosPerByte.Store(math.Float64bits(1e4))
+			db.pace.nanosPerByte.Store(math.Float64bits(1e5))
 			for range 5 {
 				put()
 			}

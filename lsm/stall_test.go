@@ -22,7 +22,7 @@ import (
 // nobody is left who would wake it, the test ends at once as a deadlock; and no write may wait for
 // 5 s, or be refused for as long after a failure that passed.
 func TestStallsEnd(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // with fewer no merge is split
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // merges are split in more than two
 	seeds := uint64(12)
 	writes, worst := int64(0), time.Duration(0)
 	until := time.Now().Add(*budget)

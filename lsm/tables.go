@@ -70,10 +70,7 @@ func (db *DB) createTable(level int) (*tableWriter, error) {
 }
 
 func (db *DB) compresses(level int) bool {
-	var sizes compaction.Sizes
-	if s := db.state.Load(); s != nil { // else closed
-		sizes = s.version.levels.Sizes()
-	}
+	sizes := db.state.Load().version.levels.Sizes()
 	return db.opts.Compaction.Compress(&sizes, level)
 }
 
@@ -133,7 +130,7 @@ func (p *writerPool) get() *sstable.Writer {
 func (p *writerPool) put(w *sstable.Writer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.spare) <= runtime.GOMAXPROCS(0) {
+	if len(p.spare) <= compaction.WorkersMax(runtime.GOMAXPROCS(0)) {
 		p.spare = append(p.spare, w)
 	}
 }

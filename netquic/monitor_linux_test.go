@@ -87,7 +87,7 @@ func TestFailedStartKeepsOpenFiles(t *testing.T) {
 
 const monitored = "NETQUIC_TEST_MONITORED"
 
-// TestAsMonitored is the other process of the test above.
+// TestAsMonitored is the other process of TestKeepMonitorAwake.
 func TestAsMonitored(t *testing.T) {
 	if os.Getenv(monitored) == "" {
 		t.Skip("only as a process of TestKeepMonitorAwake")

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"kvd/sstable/offheap"
 	"kvd/sstable/rcu"
@@ -32,6 +33,8 @@ type Cache struct {
 
 	hits, misses rcu.Counter // each Get that reads a block writes one
 	pinned       atomic.Int64
+	made         time.Time
+	hastyUntil   atomic.Int64 // nanoseconds after made: no miss yields before
 
 	mu        sync.Mutex
 	log       cacheLog
@@ -54,7 +57,10 @@ type CacheMetrics struct {
 // NewCache returns a Cache that keeps at most budgetBytes of blocks. A block larger than an eighth
 // of it is never kept; with a budget of 0 none is. Close frees its memory.
 func NewCache(budgetBytes int64) *Cache {
-	c := &Cache{budget: min(max(budgetBytes, 0), cacheBytesMax), owners: map[uint32]*Reader{}}
+	c := &Cache{
+		budget: min(max(budgetBytes, 0), cacheBytesMax), owners: map[uint32]*Reader{},
+		made: time.Now(),
+	}
 	c.scratch.New = func() any { return new(scratch) }
 	memory, err := offheap.Alloc(c.budget/frameUnit*frameUnit, 1<<20)
 	if err != nil { // no address space: everything works without a cache, and Metrics tells
@@ -114,10 +120,10 @@ func (c *Cache) open(r *Reader) {
 	c.owners[r.cacheID] = r
 }
 
-// insert copies b, block i of r, into the cache. It does nothing when the block is there already,
-// the mutex is taken, the reader was closed, or there is no room that nobody reads. Two readers of
-// 8 KB values, half of them cached, who waited for each other here slept for a quarter of their
-// time.
+// insert copies b, block i of r, into the cache. It does nothing when the block is there already or
+// too large, the reader was closed, the mutex is taken, or there is no room that nobody reads. Two
+// readers of 8 KB values, half of them cached, who waited for each other here slept for a quarter
+// of their time.
 //
 // In the last two cases others may have to run. A reader, or who holds the mutex, is preempted
 // after 10 ms, nearly always in the middle of a read, and back only when all other goroutines have
@@ -129,7 +135,25 @@ func (c *Cache) insert(r *Reader, i int, b *block) {
 		return
 	}
 	if !c.mu.TryLock() || !c.insertLocked(r, i, b, bytes) {
-		runtime.Gosched()
+		c.yield()
+	}
+}
+
+const (
+	longYield = 5 * time.Millisecond
+	hastyFor  = 50 * time.Millisecond // after a yield that took long there is none
+)
+
+// yield lets others run. Those who compute without a pause take a time slice each, which a reader
+// cannot give away for every miss.
+func (c *Cache) yield() {
+	began := time.Since(c.made)
+	if began < time.Duration(c.hastyUntil.Load()) {
+		return
+	}
+	runtime.Gosched()
+	if ended := time.Since(c.made); ended > began+longYield {
+		c.hastyUntil.Store(int64(ended + hastyFor))
 	}
 }
 

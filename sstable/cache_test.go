@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -149,7 +150,7 @@ func TestMissDoesNotWaitForTheCache(t *testing.T) {
 // A cache that stays full of what is not asked for any more is no cache. With more readers than
 // processors some are always preempted in the middle of a read.
 func TestCacheFollowsManyReaders(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // what else the machine does changes nothing
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const readers, blocks = 16, 4000
 	es := cachedEntries(blocks)
 	for i := range es {
@@ -172,12 +173,17 @@ func TestCacheFollowsManyReaders(t *testing.T) {
 			}
 		})
 	}
-	const moment = 300 * time.Millisecond
-	time.Sleep(moment)
+	moment := func() { // of the processor: others may use it
+		for until := processorTime(t) + 300*time.Millisecond; processorTime(t) < until; {
+			time.Sleep(time.Millisecond)
+			c.hastyUntil.Store(0) // a yield is long on a busy machine too
+		}
+	}
+	moment()
 	asked.Store(blocks / 4) // half of what fits
-	time.Sleep(moment)
+	moment()
 	before := c.Metrics()
-	time.Sleep(moment)
+	moment()
 	m := c.Metrics()
 	asked.Store(0)
 	wg.Wait()
@@ -185,6 +191,38 @@ func TestCacheFollowsManyReaders(t *testing.T) {
 	if before.Evictions == 0 || misses > (hits+misses)/10 {
 		t.Errorf("%d misses and %d hits of what fits, after %d evictions", misses, hits,
 			before.Evictions)
+	}
+}
+
+// processorTime is what this process has used so far.
+func processorTime(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// Beside a goroutine that computes, each miss that yielded waited for a whole time slice.
+func TestMissesDoNotGiveTheirTimeAway(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !stop.Load() {
+		}
+	})
+	c := NewCache(1 << 20)
+	began := time.Now()
+	for range 1000 {
+		c.yield()
+	}
+	took := time.Since(began)
+	stop.Store(true)
+	wg.Wait()
+	c.Close()
+	if took > 2*time.Second {
+		t.Errorf("1000 misses waited %v", took)
 	}
 }
 
