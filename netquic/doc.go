@@ -33,8 +33,8 @@
 //
 // The server's reading goroutine asks the Handler's TryCall first; answers it gives are queued
 // together at the end of the read batch. What only waits for a disk a [Deferrer] does at once as
-// well, and one goroutine of the lane waits for all such calls together. The rest go each to a
-// goroutine of a pool.
+// well, and one goroutine of the lane waits for all such calls together, and a moment for those it
+// has just answered to join them (settler). The rest go each to a goroutine of a pool.
 //
 // A client's call is a slot in its lane's table (call). The id of a request names the slot and how
 // often it has been used. Neither end allocates per call.

@@ -57,19 +57,46 @@ func (d *deferred) replace(answer []byte, maxBytes int) {
 }
 
 // settler settles what was deferred on one lane: a group at a time, while the next one gathers.
+//
+// Callers who ask again when they are answered would stay two groups for ever, each gathering while
+// the other is settled, and every group costs a sync, packets and waking threads. So the next group
+// waits for those just answered to join it, as long as that works. Durable PUTs over loopback by 8,
+// 16 and 64 callers, in turn, twice, in thousands a second: 17.7 18.2, 31.9 34.0, 95.5 95.2
+// without; 20.0 20.1, 36.4 37.5, 102 101 with it. By 256 it is 224 173 without, 208 173 with.
 type settler struct {
 	l *serverLane
 
-	mu    sync.Mutex
-	work  sync.Cond
-	next  deferred
-	ended bool // no more will come
+	mu     sync.Mutex
+	work   sync.Cond
+	next   deferred
+	enough int  // take is waiting for so many calls
+	late   bool // and has waited long enough
+	ended  bool // no more will come
+
+	// Of the goroutine that runs.
+	timer  *time.Timer
+	futile int // groups that will not wait, since one did in vain
 }
 
+const (
+	joinAfter  = 300 * time.Microsecond // the longest wait for those just answered
+	joinFutile = 16                     // groups between two that wait in vain
+)
+
 func newSettler(l *serverLane) *settler {
-	s := &settler{l: l}
+	s := &settler{l: l, enough: 1}
 	s.work.L = &s.mu
+	s.timer = time.AfterFunc(time.Hour, s.tooLate)
+	s.timer.Stop()
 	return s
+}
+
+// tooLate may come when take waits for another group already, which is then a small one.
+func (s *settler) tooLate() {
+	s.mu.Lock()
+	s.late = true
+	s.work.Signal()
+	s.mu.Unlock()
 }
 
 // add takes the calls of a read batch, and leaves d empty.
@@ -82,7 +109,9 @@ func (s *settler) add(d *deferred) {
 		s.next.add(d)
 	}
 	d.reset()
-	s.work.Signal()
+	if len(s.next.ids) >= s.enough {
+		s.work.Signal()
+	}
 }
 
 // end lets run return when everything is settled.
@@ -112,12 +141,31 @@ func (s *settler) run() {
 // take replaces a group that is done by the one that has gathered. It waits for one, and returns
 // false when none will come.
 func (s *settler) take(group *deferred) bool {
+	answered := len(group.ids)
 	group.reset()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.next.ids) == 0 && !s.ended {
-		s.work.Wait()
+	all := answered + len(s.next.ids)
+	s.awaitLocked(1)
+	if s.futile > 0 {
+		s.futile--
+	} else if len(s.next.ids) < all && !s.ended {
+		s.timer.Reset(joinAfter)
+		s.awaitLocked(all)
+		s.timer.Stop()
+		if len(s.next.ids) < all {
+			s.futile = joinFutile
+		}
 	}
 	s.next, *group = *group, s.next
 	return len(group.ids) > 0
+}
+
+// awaitLocked waits for n calls.
+func (s *settler) awaitLocked(n int) {
+	s.enough, s.late = n, false
+	for len(s.next.ids) < n && !s.ended && !(s.late && n > 1) {
+		s.work.Wait()
+	}
+	s.enough = 1
 }

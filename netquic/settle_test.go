@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -240,4 +241,43 @@ func TestDeferredUnderLoad(t *testing.T) {
 	if f := failed.Load(); settled.Load() != 3200 || f == 0 || f == 3200 {
 		t.Errorf("%d settled, %d of them failed", settled.Load(), f)
 	}
+}
+
+// Sixteen callers who asked again when they were answered stayed two groups of eight for ever.
+func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSettler(nil)
+		var group deferred
+		arrive := func(n int, after time.Duration) {
+			time.AfterFunc(after, func() { s.add(&deferred{ids: make([]uint64, n)}) })
+		}
+		take := func(want int, wait time.Duration) {
+			t.Helper()
+			began := time.Now()
+			ok, took := s.take(&group), time.Since(began)
+			if !ok || len(group.ids) != want || took != wait {
+				t.Errorf("%d calls after %v, want %d after %v", len(group.ids), took, want, wait)
+			}
+		}
+		const soon = joinAfter / 3
+		arrive(8, soon)
+		take(8, soon) // the first group knows of nobody else
+		arrive(8, 0)
+		synctest.Wait() // while the first is settled
+		arrive(8, soon) // and when it is answered, the same callers
+		take(16, soon)
+		arrive(5, soon) // now all come back together, or almost
+		arrive(11, 2*soon)
+		take(16, 2*soon)
+		arrive(12, soon) // four are gone
+		take(12, soon+joinAfter)
+		for range joinFutile { // what was in vain is not done again at once
+			group.ids = make([]uint64, 12)
+			arrive(6, soon)
+			take(6, soon)
+		}
+		group.ids = make([]uint64, 12)
+		arrive(6, soon)
+		take(6, soon+joinAfter)
+	})
 }
