@@ -74,13 +74,15 @@ type settler struct {
 	ended  bool // no more will come
 
 	// Of the goroutine that runs.
+	all    int // calls answered last, and those that had gathered by then
 	timer  *time.Timer
 	futile int // groups that will not wait, since one did in vain
 }
 
 const (
-	joinAfter  = 300 * time.Microsecond // the longest wait for those just answered
-	joinFutile = 16                     // groups between two that wait in vain
+	// The longest wait for those just answered; where nothing else runs, timers come after 1 ms.
+	joinAfter  = 300 * time.Microsecond
+	joinFutile = 16 // groups between two that wait in vain
 )
 
 func newSettler(l *serverLane) *settler {
@@ -91,7 +93,7 @@ func newSettler(l *serverLane) *settler {
 	return s
 }
 
-// tooLate may come when take waits for another group already, which is then a small one.
+// tooLate may come when take waits for another group already. That one then counts as in vain.
 func (s *settler) tooLate() {
 	s.mu.Lock()
 	s.late = true
@@ -130,6 +132,7 @@ func (s *settler) run() {
 		if instead := c.s.deferrer.Settle(group.kinds, group.arrived); instead != nil {
 			group.replace(instead, c.s.o.MaxFrameBytes)
 		}
+		s.count(&group)
 		c.s.counters.bytesOut.Add(uint64(len(group.answers)))
 		group.answers = s.l.out.sendSwap(group.answers, len(group.ids))
 		for range group.ids {
@@ -138,22 +141,28 @@ func (s *settler) run() {
 	}
 }
 
+// count notes how many the next group may become, before the callers of this one are answered and
+// some of them are back.
+func (s *settler) count(group *deferred) {
+	s.mu.Lock()
+	s.all = len(group.ids) + len(s.next.ids)
+	s.mu.Unlock()
+}
+
 // take replaces a group that is done by the one that has gathered. It waits for one, and returns
 // false when none will come.
 func (s *settler) take(group *deferred) bool {
-	answered := len(group.ids)
 	group.reset()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := answered + len(s.next.ids)
 	s.awaitLocked(1)
 	if s.futile > 0 {
 		s.futile--
-	} else if len(s.next.ids) < all && !s.ended {
+	} else if len(s.next.ids) < s.all && !s.ended {
 		s.timer.Reset(joinAfter)
-		s.awaitLocked(all)
+		s.awaitLocked(s.all)
 		s.timer.Stop()
-		if len(s.next.ids) < all {
+		if len(s.next.ids) < s.all {
 			s.futile = joinFutile
 		}
 	}

@@ -249,6 +249,9 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 		s := newSettler(nil)
 		var group deferred
 		arrive := func(n int, after time.Duration) {
+			if n == 0 {
+				return
+			}
 			time.AfterFunc(after, func() { s.add(&deferred{ids: make([]uint64, n)}) })
 		}
 		take := func(want int, wait time.Duration) {
@@ -259,25 +262,39 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 				t.Errorf("%d calls after %v, want %d after %v", len(group.ids), took, want, wait)
 			}
 		}
+		settled := func(n int) { // the group, and those that come meanwhile
+			arrive(n, 0)
+			synctest.Wait()
+			s.count(&group)
+		}
 		const soon = joinAfter / 3
 		arrive(8, soon)
 		take(8, soon) // the first group knows of nobody else
-		arrive(8, 0)
-		synctest.Wait() // while the first is settled
-		arrive(8, soon) // and when it is answered, the same callers
+		settled(8)
+		arrive(8, soon) // those answered
 		take(16, soon)
+		settled(0)
 		arrive(5, soon) // now all come back together, or almost
 		arrive(11, 2*soon)
 		take(16, 2*soon)
+		settled(0)
 		arrive(12, soon) // four are gone
 		take(12, soon+joinAfter)
 		for range joinFutile { // what was in vain is not done again at once
-			group.ids = make([]uint64, 12)
+			s.all = 12
 			arrive(6, soon)
 			take(6, soon)
 		}
-		group.ids = make([]uint64, 12)
+		s.all = 12
 		arrive(6, soon)
 		take(6, soon+joinAfter)
+		settled(0)
+		arrive(1, soon)
+		time.AfterFunc(2*soon, s.end)
+		s.futile = 0
+		take(1, 2*soon) // no more will come
+		if s.take(&group) {
+			t.Error("took a group after the end")
+		}
 	})
 }
