@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kvd/compaction"
+	"kvd/lsm/procs"
 	"kvd/sstable"
 )
 
@@ -167,6 +168,8 @@ func (db *DB) wake() {
 
 // runJob does one compaction and installs its result.
 func (db *DB) runJob(ctx context.Context, m *merge) error {
+	procs.Begin()
+	defer procs.End()
 	job := &m.Job
 	s := db.acquireState() // keeps the inputs open
 	if s == nil {

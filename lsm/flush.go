@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"kvd/lsm/procs"
 	"kvd/sstable"
 	"kvd/wal"
 )
@@ -91,6 +92,8 @@ func (db *DB) flushOldest() error {
 	m, began := db.frozen[0], time.Now()
 	db.pace.flushBegan = began
 	db.mu.Unlock()
+	procs.Begin()
+	defer procs.End()
 	db.published.wait(m.lastSeq) // all its entries are in
 
 	large := 2*m.used > int64(len(m.arena.bytes))

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
 	"kvd/compaction"
+	"kvd/lsm/procs"
 	"kvd/lsm/vfs"
 	"kvd/sstable"
 	"kvd/wal"
@@ -272,7 +272,7 @@ func (db *DB) start(added []leveledTable) error {
 	db.calm.timer = time.AfterFunc(calmAfter, db.lookForCalm)
 	db.repaceLocked()
 	db.mu.Unlock()
-	compactors := compaction.WorkersMax(runtime.GOMAXPROCS(0))
+	compactors := compaction.WorkersMax(procs.All())
 	db.loops.Add(4 + compactors)
 	go db.cleanLoop()
 	go db.behindLoop()

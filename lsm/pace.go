@@ -2,11 +2,11 @@ package lsm
 
 import (
 	"math"
-	"runtime"
 	"sync/atomic"
 	"time"
 
 	"kvd/compaction"
+	"kvd/lsm/procs"
 )
 
 // pacer slows commits down smoothly when flushes or compactions fall behind, so that nobody ever
@@ -91,7 +91,7 @@ func (db *DB) repaceLocked() {
 		running = append(running, compaction.Progress{Job: &m.Job, Read: m.read.Load()})
 	}
 	pressure := compaction.Pressure(&s.version.levels, db.opts.Compaction, running)
-	if workers := compaction.Workers(pressure, runtime.GOMAXPROCS(0)); workers != db.workersMax {
+	if workers := compaction.Workers(pressure, procs.All()); workers != db.workersMax {
 		db.workersMax = workers
 		db.work.Broadcast()
 	}

@@ -3,10 +3,10 @@ package lsm
 import (
 	"errors"
 	"io/fs"
-	"runtime"
 	"sync"
 
 	"kvd/compaction"
+	"kvd/lsm/procs"
 	"kvd/lsm/vfs"
 	"kvd/sstable"
 )
@@ -130,7 +130,7 @@ func (p *writerPool) get() *sstable.Writer {
 func (p *writerPool) put(w *sstable.Writer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.spare) <= compaction.WorkersMax(runtime.GOMAXPROCS(0)) {
+	if len(p.spare) <= compaction.WorkersMax(procs.All()) {
 		p.spare = append(p.spare, w)
 	}
 }

@@ -44,7 +44,7 @@
 // connect at once. The writers are the same; a message that finds too much queued is dropped.
 //
 // What is left is the price of waking threads. A program that asks or answers much calls
-// [KeepMonitorAwake] first, which takes one of them out of it.
+// [KeepMonitorAwake] first, which takes one of them out of it; package procs takes out more.
 //
 // # Identity
 //

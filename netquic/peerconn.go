@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
+
+	"kvd/lsm/procs"
 )
 
 // peerConn is one connection that a peer has opened. What it sends is read and handed on; nothing
@@ -116,6 +118,7 @@ func (l *peerLane) read() {
 	for {
 		n, err := l.in.fill()
 		if err == nil {
+			procs.Other()
 			l.c.p.counters.bytesIn.Add(uint64(n))
 			err = l.batch()
 		}

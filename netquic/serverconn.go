@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"kvd/lsm/procs"
 )
 
 // serverConn is one connection of a client.
@@ -193,7 +195,7 @@ func (l *serverLane) batch(now time.Time) error {
 	s.enter()
 	defer s.leave()
 	draining := s.draining.Load()
-	var calls, inline uint64
+	var calls, inline, waiting uint64
 	for {
 		f, ok, err := l.in.next()
 		if err != nil {
@@ -223,6 +225,7 @@ func (l *serverLane) batch(now time.Time) error {
 				l.answers = appendStatus(l.answers, f.id, statusOverloaded)
 			case l.tryDefer(f, now):
 				inline++
+				waiting++
 				l.count--
 			default:
 				l.dispatch(f, now)
@@ -240,6 +243,9 @@ func (l *serverLane) batch(now time.Time) error {
 	l.flush()
 	l.settle()
 	l.slow.rest(l.in.partial())
+	if calls > waiting {
+		procs.Other()
+	}
 	if calls > 0 {
 		s.counters.calls.Add(calls)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"kvd/lsm/procs"
 )
 
 // deferring defers requests that begin with 'd', and answers others at once. A Settle waits for a
@@ -297,4 +299,20 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 			t.Error("took a group after the end")
 		}
 	})
+}
+
+// TestOthersAreNoted: calls that wait for Settle are nobody in whose way a sync is; all others are.
+func TestOthersAreNoted(t *testing.T) {
+	h := newDeferring()
+	close(h.tokens)
+	c := dial(t, serve(t, h, Options{}), Options{})
+	<-ask(t, c, "d") // and the connection is there
+	procs.Alone()
+	for _, r := range []struct {
+		req   string
+		alone bool
+	}{{"d", true}, {"now", false}, {"d", true}, {"call", false}} {
+		<-ask(t, c, r.req)
+		waitUntil(t, func() bool { return procs.Alone() == r.alone })
+	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kvd/lsm/procs"
 	"kvd/netquic"
 )
 
@@ -29,6 +30,7 @@ type program struct {
 func main() {
 	if serves(os.Args[1:]) {
 		netquic.KeepMonitorAwake()
+		go procs.Follow(context.Background())
 	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

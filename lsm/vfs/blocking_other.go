@@ -4,8 +4,6 @@ package vfs
 
 import "os"
 
-func noteProcessors() {}
-
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) { return f.file.ReadAt(p, off) }
 
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) { return f.file.WriteAt(p, off) }

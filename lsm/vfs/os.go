@@ -130,7 +130,6 @@ func openFile(name string, flag int) (*osFile, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	noteProcessors()
 	of := &osFile{file: f, raw: raw}
 	of.fd.Store(int64(f.Fd()))
 	return of, nil

@@ -1,0 +1,57 @@
+package procs
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// fill is how busy fewer processors may become. Threads that look for work in vain are part of
+	// what is measured before, and not after.
+	fill = 0.75
+	// full is how busy processors are that do not suffice. It is above fill, so that what was just
+	// enough does not become too little by chance.
+	full = 0.9
+	// idle is the use at which a process saves nothing by fewer processors: all of them need no
+	// frequent looks.
+	idle = 0.02
+
+	patience = 300 * time.Millisecond // that fewer must have been enough
+	pauseAll = 100 * time.Millisecond // between looks while all processors are in use
+	pauseFew = 20 * time.Millisecond  // otherwise: how long too few may last
+)
+
+// fit decides how many processors are enough.
+type fit struct {
+	all, now int
+	other    time.Duration // for which another number would have been right
+}
+
+func (f *fit) pause() time.Duration {
+	if f.now < f.all {
+		return pauseFew
+	}
+	return pauseAll
+}
+
+// look returns how many processors there should be, given how many were busy on average over the
+// time since the last look, and whether work was announced.
+func (f *fit) look(used float64, over time.Duration, announced bool) int {
+	want := min(f.all, max(1, int(math.Ceil(used/fill))))
+	switch {
+	case announced || used > full*float64(f.now):
+		f.other = 0
+		return f.all
+	case used < idle:
+		want = f.all
+	}
+	if want == f.now {
+		f.other = 0
+		return f.now
+	}
+	if f.other += over; f.other < patience {
+		return f.now
+	}
+	f.other = 0
+	return want
+}
