@@ -282,14 +282,25 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 		settled(0)
 		arrive(12, soon) // four are gone
 		take(12, soon+joinAfter)
-		for range joinFutile { // what was in vain is not done again at once
+		for n := joinFutileMin; n <= 2*joinFutileMax; n *= 2 {
+			for range min(n, joinFutileMax) { // what was in vain is not done again at once
+				s.all = 12
+				arrive(6, soon)
+				take(6, soon)
+			}
 			s.all = 12
 			arrive(6, soon)
-			take(6, soon)
+			take(6, soon+joinAfter)
 		}
-		s.all = 12
+		s.futile, s.all = 0, 12
 		arrive(6, soon)
-		take(6, soon+joinAfter)
+		arrive(6, 2*soon)
+		take(12, 2*soon)
+		if s.again != joinFutileMin {
+			t.Errorf("after one that was not in vain, one in %d waits", s.again)
+		}
+		settled(100)
+		take(100, 0) // enough, although twelve more may come
 		settled(0)
 		arrive(1, soon)
 		time.AfterFunc(2*soon, s.end)
