@@ -168,8 +168,10 @@ func (db *DB) wake() {
 
 // runJob does one compaction and installs its result.
 func (db *DB) runJob(ctx context.Context, m *merge) error {
-	procs.Begin()
-	defer procs.End()
+	if !m.Move {
+		procs.Begin()
+		defer procs.End()
+	}
 	job := &m.Job
 	s := db.acquireState() // keeps the inputs open
 	if s == nil {

@@ -78,6 +78,8 @@ func (db *DB) flushAndPrepare() error {
 		}
 	})
 	defer preparing.Wait()
+	procs.Begin()
+	defer procs.End()
 	return db.flushOldest()
 }
 
@@ -92,8 +94,6 @@ func (db *DB) flushOldest() error {
 	m, began := db.frozen[0], time.Now()
 	db.pace.flushBegan = began
 	db.mu.Unlock()
-	procs.Begin()
-	defer procs.End()
 	db.published.wait(m.lastSeq) // all its entries are in
 
 	large := 2*m.used > int64(len(m.arena.bytes))

@@ -74,7 +74,7 @@ type settler struct {
 	ended  bool // no more will come
 
 	// Of the goroutine that runs.
-	all    int // calls answered last, and those that had gathered by then
+	all    int // calls answered last, and those that had gathered by then, if not enough without
 	timer  *time.Timer
 	futile int // groups that will not wait, since one did in vain
 	again  int // so many the next time
@@ -87,7 +87,7 @@ const (
 	joinEnough = 64
 	// Groups between two that wait in vain: this many, and twice as many each time up to the other.
 	joinFutileMin = 16
-	joinFutileMax = 1024
+	joinFutileMax = 256
 )
 
 func newSettler(l *serverLane) *settler {

@@ -318,12 +318,14 @@ func TestOthersAreNoted(t *testing.T) {
 	close(h.tokens)
 	c := dial(t, serve(t, h, Options{}), Options{})
 	<-ask(t, c, "d") // and the connection is there
-	procs.Alone()
-	for _, r := range []struct {
-		req   string
-		alone bool
-	}{{"d", true}, {"now", false}, {"d", true}, {"call", false}} {
-		<-ask(t, c, r.req)
-		waitUntil(t, func() bool { return procs.Alone() == r.alone })
+	for _, req := range []string{"now", "call"} {
+		procs.Alone()
+		<-ask(t, c, "d")
+		<-ask(t, c, "d") // the batch of the one before has ended
+		if !procs.Alone() {
+			t.Error("a call that waits for Settle was noted")
+		}
+		<-ask(t, c, req)
+		waitUntil(t, func() bool { return !procs.Alone() })
 	}
 }

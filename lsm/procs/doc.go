@@ -14,11 +14,11 @@
 //
 //   - What computes for long is in the way of the rest, for 10 ms, until the scheduler takes the
 //     processor away. So work of that kind is announced ([Begin], [End]), and gets all processors
-//     before it begins. What is not announced is noticed by the next look, at most 20 ms later.
-//   - A system call that blocks keeps its processor. Package vfs, which knows which do, gives it up
-//     before the call ([Now]).
-//   - More load needs more. At 90 % of what there is, all are given at once; to take some away
-//     again needs 300 ms.
+//     before it begins. What is not announced is noticed by the looks, within some 50 ms.
+//   - A system call that blocks keeps its processor until Go's monitor takes it away. Package vfs,
+//     which knows which are likely to block, gives it up before the call ([Now], [Alone]).
+//   - More load needs more. At 90 % of what there is, and when looks come late because others have
+//     the processor, all are given at once; to take some away again needs 300 ms.
 //
 // It is a matter of the whole process, hence package variables, and hence only for programs: kvd
 // calls Follow, a program that embeds the engine decides for itself. Without Follow, Begin and End

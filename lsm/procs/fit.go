@@ -7,7 +7,7 @@ import (
 
 const (
 	// fill is how busy fewer processors may become. Threads that look for work in vain are part of
-	// what is measured before, and not after.
+	// what is measured with all; on one there are none.
 	fill = 0.75
 	// full is how busy processors are that do not suffice. It is above fill, so that what was just
 	// enough does not become too little by chance.
@@ -17,14 +17,19 @@ const (
 	idle = 0.02
 
 	patience = 300 * time.Millisecond // that fewer must have been enough
-	pauseAll = 100 * time.Millisecond // between looks while all processors are in use
-	pauseFew = 20 * time.Millisecond  // otherwise: how long too few may last
+	pauseAll = 100 * time.Millisecond // between looks while there are all processors
+	pauseFew = 20 * time.Millisecond  // otherwise
+
+	// late is how long after the last one a look comes, with few processors, if the goroutine that
+	// looks has to wait for others, or its thread for those of other processes.
+	late = 50 * time.Millisecond
 )
 
 // fit decides how many processors are enough.
 type fit struct {
 	all, now int
 	other    time.Duration // for which another number would have been right
+	most     int           // the largest of those numbers
 }
 
 func (f *fit) pause() time.Duration {
@@ -38,20 +43,23 @@ func (f *fit) pause() time.Duration {
 // time since the last look, and whether work was announced.
 func (f *fit) look(used float64, over time.Duration, announced bool) int {
 	want := min(f.all, max(1, int(math.Ceil(used/fill))))
+	few := f.now < f.all
 	switch {
-	case announced || used > full*float64(f.now):
-		f.other = 0
+	case announced, used > full*float64(f.now), few && over > late:
+		f.other, f.most = 0, 0
 		return f.all
 	case used < idle:
 		want = f.all
 	}
 	if want == f.now {
-		f.other = 0
+		f.other, f.most = 0, 0
 		return f.now
 	}
-	if f.other += over; f.other < patience {
+	f.other, f.most = f.other+over, max(f.most, want)
+	if f.other < patience {
 		return f.now
 	}
-	f.other = 0
+	want = f.most
+	f.other, f.most = 0, 0
 	return want
 }

@@ -12,14 +12,13 @@ import (
 // few is set before there are fewer processors than all, jobs counts what was announced and goes
 // on. Whoever changes one looks at the other afterwards, so that no job begins with few.
 var (
-	few    atomic.Bool
-	jobs   atomic.Int64
-	now    atomic.Int32 // processors
-	others atomic.Bool  // there was something else to do
+	few  atomic.Bool
+	jobs atomic.Int64
+	now  atomic.Int32 // processors
+	all  atomic.Int32 // while Follow runs, else 0
 
-	mu        sync.Mutex // for GOMAXPROCS and all
-	all       int
-	following bool
+	// For GOMAXPROCS, which waits until a garbage collection has ended: nothing else waits for mu.
+	mu sync.Mutex
 )
 
 func init() { now.Store(int32(runtime.GOMAXPROCS(0))) }
@@ -30,23 +29,22 @@ func Now() int { return int(now.Load()) }
 
 // All is how many processors goroutines run on while there is work for them.
 func All() int {
-	mu.Lock()
-	defer mu.Unlock()
-	if !following {
-		n := runtime.GOMAXPROCS(0)
-		now.Store(int32(n))
-		return n
+	if n := all.Load(); n > 0 {
+		return int(n)
 	}
-	return all
+	n := runtime.GOMAXPROCS(0)
+	now.Store(int32(n))
+	return n
 }
 
 // Begin announces work that computes for more than a few milliseconds. It returns when that has all
-// processors to run on, until as many calls of End.
+// processors to run on, until as many calls of End. A garbage collection that runs on fewer ends
+// before.
 func Begin() {
 	jobs.Add(1)
 	if few.Load() {
 		mu.Lock()
-		setLocked(all)
+		setLocked(int(all.Load()))
 		mu.Unlock()
 	}
 }
@@ -54,33 +52,28 @@ func Begin() {
 // End is the end of what Begin has announced.
 func End() { jobs.Add(-1) }
 
-// Other notes that the process does something else than to wait for syncs.
-func Other() {
-	if !others.Load() {
-		others.Store(true)
-	}
-}
-
-// Alone reports whether that has not been noted since the last call.
-func Alone() bool { return !others.Swap(false) }
-
 // Follow changes GOMAXPROCS to what the process needs, until ctx ends. It returns at once where
-// there is one processor, where processor time cannot be measured, where GOMAXPROCS is in the
-// environment, which is the user's word, and when another Follow runs. There are never more than
-// at the beginning: when a container is given more later, the runtime does not take them up.
-func Follow(ctx context.Context) {
-	if _, set := os.LookupEnv("GOMAXPROCS"); set {
+// there is one processor, on systems where package vfs cannot give processors up, where GOMAXPROCS
+// is in the environment, which is the user's word, and when another Follow runs. All are as many as
+// there were at the beginning, also when a container is given more or fewer later.
+func Follow(ctx context.Context) { follow(ctx, cpuTime) }
+
+func follow(ctx context.Context, cpuTime func() (time.Duration, bool)) {
+	if os.Getenv("GOMAXPROCS") != "" {
 		return
 	}
 	used, ok := cpuTime()
-	if n := All(); n == 1 || !ok || !start(n) {
+	n := All()
+	if n == 1 || !ok || !all.CompareAndSwap(0, int32(n)) {
 		return
 	}
+	runtime.GOMAXPROCS(n) // from here on the runtime leaves it as it is
 	defer stop()
-	f := fit{all: All(), now: All()}
+	f := fit{all: n, now: n}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for at := time.Now(); ; {
+		f.now = Now()
 		timer.Reset(f.pause())
 		select {
 		case <-ctx.Done():
@@ -100,28 +93,21 @@ func Follow(ctx context.Context) {
 	}
 }
 
-func start(n int) bool {
-	mu.Lock()
-	defer mu.Unlock()
-	if following {
-		return false
-	}
-	all, following = n, true
-	return true
-}
-
 func stop() {
 	mu.Lock()
 	defer mu.Unlock()
-	setLocked(all)
-	following = false
+	setLocked(int(all.Load()))
+	all.Store(0)
 }
 
 // set is for the goroutine of Follow.
 func set(n int) {
 	mu.Lock()
 	defer mu.Unlock()
-	few.Store(n < all)
+	all := int(all.Load())
+	if n < all {
+		few.Store(true)
+	}
 	if jobs.Load() > 0 {
 		n = all
 	}
@@ -129,9 +115,9 @@ func set(n int) {
 }
 
 func setLocked(n int) {
-	if n != int(now.Load()) {
+	if n != Now() {
 		runtime.GOMAXPROCS(n)
 		now.Store(int32(n))
 	}
-	few.Store(n < all) // not before there are all
+	few.Store(n < int(all.Load())) // not before there are all
 }

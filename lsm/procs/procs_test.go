@@ -5,43 +5,49 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// follow runs Follow until the end of the test, with as many processors.
-func follow(t *testing.T, n int) {
+// load is how many hundredths of a processor the process seems to use.
+type load struct {
+	atomic.Int64
+	gap atomic.Int64 // how long after processors were taken away the next look came; 0: not yet
+}
+
+// following runs follow with four processors until the end of the test.
+func following(t *testing.T) *load {
 	if given, set := os.LookupEnv("GOMAXPROCS"); set {
 		os.Unsetenv("GOMAXPROCS")
 		t.Cleanup(func() { os.Setenv("GOMAXPROCS", given) })
 	}
-	before := runtime.GOMAXPROCS(n)
+	l, before := new(load), runtime.GOMAXPROCS(4)
+	last, used, n := time.Now(), time.Duration(0), 0
+	cpuTime := func() (time.Duration, bool) {
+		since := time.Since(last)
+		if n > 1 && Now() == 1 {
+			l.gap.Store(int64(since))
+		}
+		n = Now()
+		last = last.Add(since)
+		used += since * time.Duration(l.Load()) / 100
+		return used, true
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { Follow(ctx) })
+	wg.Go(func() { follow(ctx, cpuTime) })
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		if got := runtime.GOMAXPROCS(before); got != n {
-			t.Errorf("%d processors are left, %d were given", got, n)
+		jobs.Store(0) // of a test that failed
+		if got := runtime.GOMAXPROCS(before); got != 4 {
+			t.Errorf("%d processors are left, 4 were given", got)
 		}
 		All()
 	})
-}
-
-// compute keeps a processor busy for the share of the time, until stop is closed.
-func compute(share time.Duration, stop chan struct{}) {
-	const turn = 2 * time.Millisecond
-	for {
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		for end := time.Now().Add(turn * share / 100); time.Now().Before(end); {
-		}
-		time.Sleep(turn * (100 - share) / 100)
-	}
+	await(t, "it does not follow", func() bool { return all.Load() == 4 })
+	return l
 }
 
 func await(t *testing.T, what string, ok func() bool) {
@@ -55,12 +61,10 @@ func await(t *testing.T, what string, ok func() bool) {
 
 // TestFollow: a light load gets one processor, announced work all of them before it begins.
 func TestFollow(t *testing.T) {
-	follow(t, 4)
-	stop := make(chan struct{})
-	defer close(stop)
-	go compute(30, stop)
-	few := func() bool { return Now() == 1 && runtime.GOMAXPROCS(0) == 1 }
-	await(t, "a light load keeps all processors", few)
+	l := following(t)
+	l.Store(30)
+	one := func() bool { return Now() == 1 && runtime.GOMAXPROCS(0) == 1 }
+	await(t, "a light load keeps all processors", one)
 	if All() != 4 {
 		t.Errorf("%d of one processor are all", All())
 	}
@@ -76,24 +80,29 @@ func TestFollow(t *testing.T) {
 		t.Errorf("work goes on with %d processors", Now())
 	}
 	End()
-	await(t, "a light load keeps what work has left", few)
-	go compute(100, stop)
+	await(t, "a light load keeps what work has left", one)
+	// The pause after that was still the long one, and then the look came too late for one.
+	await(t, "with few processors the looks come as seldom as with all", func() bool {
+		gap := time.Duration(l.gap.Swap(0))
+		if gap >= pauseAll {
+			Begin()
+			End()
+		}
+		return gap > 0 && gap < pauseAll
+	})
+	await(t, "a light load keeps all processors", one)
+	l.Store(99)
 	await(t, "more load gets no more processors", func() bool { return Now() == 4 })
 }
 
-// TestNoWorkBeginsWithFew: whatever is taken away at the same time.
+// TestNoWorkBeginsWithFew: whatever is taken away or given at the same time.
 func TestNoWorkBeginsWithFew(t *testing.T) {
-	follow(t, 4)
-	await(t, "it does not follow", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return following
-	})
-	end := time.Now().Add(200 * time.Millisecond)
+	following(t)
+	var done atomic.Bool
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			for time.Now().Before(end) {
+			for !done.Load() {
 				Begin()
 				runtime.Gosched()
 				if n := Now(); n != 4 {
@@ -104,27 +113,26 @@ func TestNoWorkBeginsWithFew(t *testing.T) {
 			}
 		})
 	}
-	times := 0
-	for time.Now().Before(end) {
+	for times := 0; times < 100; {
 		set(1)
 		if Now() == 1 {
 			times++
 		}
 		runtime.Gosched()
+		set(4)
 	}
+	done.Store(true)
 	wg.Wait()
-	if times == 0 {
-		t.Error("there never were few")
-	}
 }
 
 // TestFollowLeavesAlone what is said in the environment, and a machine with one processor.
 func TestFollowLeavesAlone(t *testing.T) {
+	before := runtime.GOMAXPROCS(2)
+	defer func() { runtime.GOMAXPROCS(before); All() }()
 	t.Setenv("GOMAXPROCS", "2")
 	Follow(context.Background())
 	os.Unsetenv("GOMAXPROCS")
-	before := runtime.GOMAXPROCS(1)
-	defer func() { runtime.GOMAXPROCS(before); All() }()
+	runtime.GOMAXPROCS(1)
 	Follow(context.Background())
 }
 
