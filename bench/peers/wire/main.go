@@ -23,8 +23,9 @@
 // caller what a request costs on either wire. A client of Redis that lets callers share a
 // connection would do better than this table says.
 //
-// kvd's client calls netquic.KeepMonitorAwake and procs.Follow, as its daemon does. The latter gives
-// a caller alone a fifth more durable PUTs, and 256 callers a tenth; the other rows stay as they are.
+// kvd's client calls netquic.KeepMonitorAwake and procs.Follow, as its daemon does. The latter
+// gives a caller alone a fifth more durable PUTs, and 256 callers a tenth; other rows stay as they
+// are.
 //
 // redis-benchmark is one thread of C with an event loop, which draws neither new values nor one
 // goroutine per caller; kvd's client is what a Go program would use. Redis executes commands in one
