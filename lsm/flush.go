@@ -78,14 +78,14 @@ func (db *DB) flushAndPrepare() error {
 		}
 	})
 	defer preparing.Wait()
-	procs.Begin()
-	defer procs.End()
 	return db.flushOldest()
 }
 
 // flushOldest writes the oldest frozen memtable as a table and installs it; its log segment is
 // not needed any more.
 func (db *DB) flushOldest() error {
+	procs.Begin()
+	defer procs.End()
 	db.mu.Lock()
 	if len(db.frozen) == 0 {
 		db.mu.Unlock()

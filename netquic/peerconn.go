@@ -118,7 +118,6 @@ func (l *peerLane) read() {
 	for {
 		n, err := l.in.fill()
 		if err == nil {
-			procs.Other()
 			l.c.p.counters.bytesIn.Add(uint64(n))
 			err = l.batch()
 		}
@@ -132,7 +131,12 @@ func (l *peerLane) read() {
 // batch hands on all whole frames of the read buffer.
 func (l *peerLane) batch() error {
 	received := uint64(0)
-	defer func() { l.c.p.counters.received.Add(received) }()
+	defer func() {
+		if received > 0 {
+			procs.Other()
+			l.c.p.counters.received.Add(received)
+		}
+	}()
 	for {
 		f, ok, err := l.in.next()
 		if err != nil {

@@ -74,7 +74,7 @@ type settler struct {
 	ended  bool // no more will come
 
 	// Of the goroutine that runs.
-	all    int // calls answered last, and those that had gathered by then, if not enough without
+	all    int // calls answered last, and those gathered by then: joinEnough at most
 	timer  *time.Timer
 	futile int // groups that will not wait, since one did in vain
 	again  int // so many the next time
@@ -146,7 +146,7 @@ func (s *settler) run() {
 	}
 }
 
-// count notes how many the next group may become, before the callers of this one are answered and
+// count notes how many the next group waits for, before the callers of this one are answered and
 // some of them are back.
 func (s *settler) count(group *deferred) {
 	s.mu.Lock()

@@ -304,7 +304,6 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 		settled(0)
 		arrive(1, soon)
 		time.AfterFunc(2*soon, s.end)
-		s.futile = 0
 		take(1, 2*soon) // no more will come
 		if s.take(&group) {
 			t.Error("took a group after the end")

@@ -18,7 +18,8 @@
 //   - A system call that blocks keeps its processor until Go's monitor takes it away. Package vfs,
 //     which knows which are likely to block, gives it up before the call ([Now], [Alone]).
 //   - More load needs more. At 90 % of what there is, and when looks come late because others have
-//     the processor, all are given at once; to take some away again needs 300 ms.
+//     the processor, all are given at once, or when a garbage collection ends; to take some away
+//     again needs 150 ms.
 //
 // It is a matter of the whole process, hence package variables, and hence only for programs: kvd
 // calls Follow, a program that embeds the engine decides for itself. Without Follow, Begin and End

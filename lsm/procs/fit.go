@@ -16,8 +16,8 @@ const (
 	// frequent looks.
 	idle = 0.02
 
-	patience = 300 * time.Millisecond // that fewer must have been enough
-	pauseAll = 100 * time.Millisecond // between looks while there are all processors
+	patience = 150 * time.Millisecond // that fewer must have been enough
+	pauseAll = 50 * time.Millisecond  // between looks while there are all processors
 	pauseFew = 20 * time.Millisecond  // otherwise
 
 	// late is how long after the last one a look comes, with few processors, if the goroutine that

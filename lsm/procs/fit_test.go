@@ -19,7 +19,7 @@ func TestFit(t *testing.T) {
 		{0.4, pauseAll, 2, false, 8},
 		{0.4, pauseAll, 1, false, 1}, // that was long enough
 		{0.7, pauseFew, 1000, false, 1},
-		{0.85, pauseFew, 14, false, 1}, // more than fits, for a moment
+		{0.85, pauseFew, 7, false, 1}, // more than fits, for a moment
 		{0.6, pauseFew, 1, false, 1},
 		{0.91, pauseFew, 1, false, 8}, // too much
 		{1.6, pauseAll, 2, false, 8},
@@ -32,14 +32,14 @@ func TestFit(t *testing.T) {
 		{4.4, pauseFew, 1, false, 8},
 		{4.4, patience / 2, 1, false, 8},
 		{0.4, patience / 2, 1, false, 6}, // for half of the time so many were needed
-		{0.4, pauseFew, 14, false, 6},
+		{0.4, pauseFew, 7, false, 6},
 		{0.4, pauseFew, 1, false, 1},
 		{0.4, late, 1, false, 1},
 		{0.4, late + 1, 1, false, 8}, // it does not get what it wants, or looks would be in time
 		{0.4, patience, 1, false, 1},
-		{0.85, pauseFew, 14, false, 1},
+		{0.85, pauseFew, 7, false, 1},
 		{0.85, pauseFew, 1, false, 2}, // a little more, for long
-		{0.01, pauseFew, 14, false, 2},
+		{0.01, pauseFew, 7, false, 2},
 		{0.01, pauseFew, 1, false, 8}, // idle
 		{6.1, pauseAll, 100, false, 8},
 	} {

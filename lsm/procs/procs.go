@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,23 +18,25 @@ var (
 	now  atomic.Int32 // processors
 	all  atomic.Int32 // while Follow runs, else 0
 
-	// For GOMAXPROCS, which waits until a garbage collection has ended: nothing else waits for mu.
+	// Held over GOMAXPROCS, which waits until a garbage collection has ended. So Now and All do
+	// without. Only who holds it changes few.
 	mu sync.Mutex
 )
 
 func init() { now.Store(int32(runtime.GOMAXPROCS(0))) }
 
 // Now is how many processors goroutines run on. It is for use where it is called often: what the
-// program sets by itself is seen when All is called.
+// program sets by itself, without Follow, is seen when All is called.
 func Now() int { return int(now.Load()) }
 
 // All is how many processors goroutines run on while there is work for them.
 func All() int {
+	before := now.Load()
 	if n := all.Load(); n > 0 {
 		return int(n)
 	}
 	n := runtime.GOMAXPROCS(0)
-	now.Store(int32(n))
+	now.CompareAndSwap(before, int32(n)) // unless a Follow has begun meanwhile
 	return n
 }
 
@@ -44,8 +47,10 @@ func Begin() {
 	jobs.Add(1)
 	if few.Load() {
 		mu.Lock()
-		setLocked(int(all.Load()))
-		mu.Unlock()
+		defer mu.Unlock()
+		if few.Load() {
+			setLocked(int(all.Load()))
+		}
 	}
 }
 
@@ -55,11 +60,12 @@ func End() { jobs.Add(-1) }
 // Follow changes GOMAXPROCS to what the process needs, until ctx ends. It returns at once where
 // there is one processor, on systems where package vfs cannot give processors up, where GOMAXPROCS
 // is in the environment, which is the user's word, and when another Follow runs. All are as many as
-// there were at the beginning, also when a container is given more or fewer later.
+// there were at the beginning, also when a container is given more or fewer later, and stay after
+// the end.
 func Follow(ctx context.Context) { follow(ctx, cpuTime) }
 
 func follow(ctx context.Context, cpuTime func() (time.Duration, bool)) {
-	if os.Getenv("GOMAXPROCS") != "" {
+	if n, err := strconv.Atoi(os.Getenv("GOMAXPROCS")); err == nil && n > 0 {
 		return
 	}
 	used, ok := cpuTime()
@@ -68,11 +74,13 @@ func follow(ctx context.Context, cpuTime func() (time.Duration, bool)) {
 		return
 	}
 	runtime.GOMAXPROCS(n) // from here on the runtime leaves it as it is
+	now.Store(int32(n))
 	defer stop()
 	f := fit{all: n, now: n}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for at := time.Now(); ; {
+	at := time.Now()
+	for {
 		f.now = Now()
 		timer.Reset(f.pause())
 		select {
@@ -86,10 +94,13 @@ func follow(ctx context.Context, cpuTime func() (time.Duration, bool)) {
 		}
 		over := time.Since(at)
 		f.now = Now() // Begin may have changed it
-		if n := f.look(float64(usedNow-used)/float64(over), over, jobs.Load() > 0); n != f.now {
-			set(n)
-		}
+		n := f.look(float64(usedNow-used)/float64(over), over, jobs.Load() > 0)
 		at, used = at.Add(over), usedNow
+		if n != f.now {
+			set(n)
+			at = time.Now() // set may have waited
+			used, _ = cpuTime()
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 // load is how many hundredths of a processor the process seems to use.
 type load struct {
 	atomic.Int64
+	end func()
 	gap atomic.Int64 // how long after processors were taken away the next look came; 0: not yet
 }
 
@@ -23,13 +24,15 @@ func following(t *testing.T) *load {
 		t.Cleanup(func() { os.Setenv("GOMAXPROCS", given) })
 	}
 	l, before := new(load), runtime.GOMAXPROCS(4)
-	last, used, n := time.Now(), time.Duration(0), 0
+	last, used, ones := time.Now(), time.Duration(0), 0
 	cpuTime := func() (time.Duration, bool) {
 		since := time.Since(last)
-		if n > 1 && Now() == 1 {
+		ones++
+		if Now() > 1 {
+			ones = 0
+		} else if ones == 2 { // the first is right after the change
 			l.gap.Store(int64(since))
 		}
-		n = Now()
 		last = last.Add(since)
 		used += since * time.Duration(l.Load()) / 100
 		return used, true
@@ -37,14 +40,18 @@ func following(t *testing.T) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { follow(ctx, cpuTime) })
-	t.Cleanup(func() {
+	l.end = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
-		jobs.Store(0) // of a test that failed
-		if got := runtime.GOMAXPROCS(before); got != 4 {
-			t.Errorf("%d processors are left, 4 were given", got)
+		n, got := Now(), runtime.GOMAXPROCS(before)
+		if n != 4 || got != 4 || few.Load() {
+			t.Errorf("%d processors are left, and said to be %d; 4 were given", got, n)
 		}
 		All()
+	})
+	t.Cleanup(func() {
+		l.end()
+		jobs.Store(0) // of a test that failed
 	})
 	await(t, "it does not follow", func() bool { return all.Load() == 4 })
 	return l
@@ -91,7 +98,12 @@ func TestFollow(t *testing.T) {
 		return gap > 0 && gap < pauseAll
 	})
 	await(t, "a light load keeps all processors", one)
-	l.Store(99)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if Follow(ctx); ctx.Err() != nil {
+		t.Error("a second one follows too")
+	}
+	l.Store(350)
 	await(t, "more load gets no more processors", func() bool { return Now() == 4 })
 }
 
@@ -125,15 +137,50 @@ func TestNoWorkBeginsWithFew(t *testing.T) {
 	wg.Wait()
 }
 
-// TestFollowLeavesAlone what is said in the environment, and a machine with one processor.
+// When Follow ended while work waited to begin, there were said to be no processors at all.
+func TestWorkBeginsAtTheEnd(t *testing.T) {
+	for range 20 {
+		l := following(t)
+		l.Store(30)
+		await(t, "a light load keeps all processors", func() bool {
+			set(1)
+			return Now() == 1
+		})
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				Begin()
+				End()
+			})
+		}
+		l.end()
+		wg.Wait()
+		if Now() < 1 {
+			t.Fatal("no processors")
+		}
+	}
+}
+
+// TestFollowLeavesAlone what is said in the environment, a machine with one processor, and one that
+// does not tell the processor time.
 func TestFollowLeavesAlone(t *testing.T) {
 	before := runtime.GOMAXPROCS(2)
 	defer func() { runtime.GOMAXPROCS(before); All() }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	told := true
+	cpuTime := func() (time.Duration, bool) { return 0, told }
 	t.Setenv("GOMAXPROCS", "2")
-	Follow(context.Background())
+	follow(ctx, cpuTime)
 	os.Unsetenv("GOMAXPROCS")
 	runtime.GOMAXPROCS(1)
-	Follow(context.Background())
+	follow(ctx, cpuTime)
+	runtime.GOMAXPROCS(2)
+	told = false
+	follow(ctx, cpuTime)
+	if ctx.Err() != nil {
+		t.Error("it follows")
+	}
 }
 
 func TestAlone(t *testing.T) {
