@@ -138,10 +138,13 @@ func (f *osFile) fdatasync(fd int) error {
 
 func fsync(fd int) error { return timedSync(unix.SYS_FSYNC, fd, false) }
 
+// inTheWay reports whether a fast sync would keep the only processor from something else.
+func inTheWay() bool { return procs.Now() == 1 && !procs.Alone() }
+
 // timedSync is fsync or fdatasync, which gives the processor up when it is likely to take long.
 func timedSync(trap uintptr, fd int, large bool) error {
 	call := syscall.Syscall
-	if large || procs.Now() == 1 && !procs.Alone() || syncTook.Load() > int64(slowSync) {
+	if large || syncTook.Load() > int64(slowSync) || inTheWay() {
 		call = syscallBlocking
 	}
 	began := time.Now()

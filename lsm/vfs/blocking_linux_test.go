@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"kvd/lsm/procs"
 )
 
 // TestReadAtBesideManyReads reads the same file from far more goroutines than there are
@@ -167,6 +169,27 @@ func BenchmarkReadAtDisk(b *testing.B) {
 				}
 				wg.Wait()
 			})
+		}
+	}
+}
+
+// TestSyncInTheWay: a fast sync gives up the only processor, and only that, when there was something
+// else to do since the last one.
+func TestSyncInTheWay(t *testing.T) {
+	defer func(n int) { runtime.GOMAXPROCS(n); procs.All() }(runtime.GOMAXPROCS(0))
+	for _, n := range []int{1, 2} {
+		runtime.GOMAXPROCS(n)
+		procs.All()
+		procs.Alone()
+		if inTheWay() {
+			t.Errorf("%d processors, nothing else to do: in the way", n)
+		}
+		procs.Other()
+		if got := inTheWay(); got != (n == 1) {
+			t.Errorf("%d processors, something else to do: in the way %v", n, got)
+		}
+		if inTheWay() {
+			t.Errorf("%d processors, the second sync: in the way", n)
 		}
 	}
 }
