@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
+	"kvd/lsm/procs"
 	"kvd/sstable"
 )
 
@@ -203,6 +203,7 @@ func (r *runner) merge(ctx context.Context) (err error) {
 // copy is the loop over the entries of a merged iterator. It leaves the last output open.
 func (r *runner) copy(ctx context.Context, m sstable.Iterator) error {
 	credit, told := 0, uint64(0)
+	var yielder procs.Yielder
 	for ok := r.part.begin(m); ok; ok = m.Next() {
 		k := m.Key()
 		if !r.part.holds(k.User) {
@@ -217,7 +218,7 @@ func (r *runner) copy(ctx context.Context, m sstable.Iterator) error {
 				r.env.Read.Add(r.stats.EntriesIn - told)
 				told = r.stats.EntriesIn
 			}
-			runtime.Gosched()
+			yielder.Yield()
 			credit += yieldBytes
 		}
 		r.stats.EntriesIn++

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -186,6 +185,7 @@ func copyNewest(
 ) (read uint64, err error) {
 	var user []byte
 	stripe, credit := 0, flushYieldBytes
+	var yielder procs.Yielder
 	for ok, first := it.First(), true; ok; ok = it.Next() {
 		read++
 		k := it.Key()
@@ -200,7 +200,7 @@ func copyNewest(
 		}
 		if credit -= len(k.User) + len(value) + 8; credit < 0 {
 			credit = flushYieldBytes
-			runtime.Gosched()
+			yielder.Yield()
 		}
 	}
 	return read, nil

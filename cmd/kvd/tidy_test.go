@@ -35,7 +35,7 @@ var imports = map[string][]string{
 		"github.com/golang/snappy", "kvd/sstable/offheap", "kvd/sstable/rcu",
 	},
 	"sstable/offheap": {"golang.org/x/sys/unix"},
-	"compaction":      {"golang.org/x/sync/errgroup", "kvd/sstable"},
+	"compaction":      {"golang.org/x/sync/errgroup", "kvd/lsm/procs", "kvd/sstable"},
 	"lsm/procs":       {},
 	"lsm/vfs":         {"golang.org/x/sys/unix", "kvd/lsm/procs"},
 	"lsm": {

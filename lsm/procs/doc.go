@@ -23,5 +23,6 @@
 //
 // It is a matter of the whole process, hence package variables, and hence only for programs: kvd
 // calls Follow, a program that embeds the engine decides for itself. Without Follow, Begin and End
-// count and do nothing.
+// count and do nothing. A [Yielder] is for anybody: background work that offers its processor to
+// others, and gets its own turns.
 package procs

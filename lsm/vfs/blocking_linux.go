@@ -18,21 +18,30 @@ import (
 // A goroutine that blocks in a system call keeps its processor until the scheduler's monitor takes
 // it away: 20 us later at best, 20 ms when the monitor sleeps and nothing else is queued there. As
 // many such calls as there are processors, and nothing else runs. So calls that are likely to block
-// give their processor up before they do. That costs the wake-up of a thread.
+// give their processor up before they do. That costs the wake-up of a thread, and where goroutines
+// compute without a pause, as readers of what is cached do, a wait for a turn: 10 ms for each two
+// of them, on two processors.
 //
-//   - Small reads, when more are under way than there are processors. On two cores 16 readers of a
-//     tree five times the memory got 58 thousand pairs a second instead of 30, and 64 readers of a
-//     file 72 thousand pages instead of 55 (BenchmarkReadAtDisk). It costs a read that finds the
-//     file in memory more, so the first ones are left as they are.
-//   - Large reads and writes, syncs of as much, and having the disk begin to write: those of merges
+//   - Small reads, when more are under way than there are processors and the last ones took long
+//     enough for the monitor to see. On two cores 16 readers of a tree five times the memory got 58
+//     thousand pairs a second instead of 30, and 64 readers of a file 72 thousand pages instead of
+//     55 (BenchmarkReadAtDisk). It costs a read that finds the file in memory more, so the first
+//     ones are left as they are. When all others gave way, 16 readers of what the system had in
+//     memory waited for a turn at each read, and beside a writer got 20 thousand pairs a second
+//     instead of 1.9 million.
+//   - Large reads and writes of a file whose last one took long, and large syncs: those of merges
 //     and flushes, which wait for a disk that is behind. Delayed writers, whose timers were with
-//     the processor, slept 20 to 30 ms instead of 0.2, in two seconds more than once.
+//     the processor, slept 20 to 30 ms instead of 0.2, in two seconds more than once. When all of
+//     them gave way, a flush waited for 300 turns, and beside two busy readers there were 30
+//     thousand writes a second instead of 400.
 //   - Removing a file: a table of 64 MB takes 6 ms for what is cached of it, and where the file
 //     system tells the disk what is free (mount option discard) another 11.
 //   - Other syncs, when the last one took long, as all do on a busy disk, and when they would keep
 //     the only processor from something else than requests that wait for a sync too. Otherwise it
 //     does not pay: 16 callers over a network that wait for syncs of a log got 12 % fewer, and 256
 //     on one processor 15 %, since what comes during a sync is then taken piece by piece.
+//
+// How long a call took is what the system took for it, without the wait for a turn.
 //
 // Tried and lost: to have reads on a single processor give it up always. They may find the file in
 // memory, and then 16 callers over a network got 22 thousand pairs a second instead of 68.
@@ -41,8 +50,11 @@ import (
 // needs no giving up. 64 readers of 20 GB, a quarter of it cached, got 51 thousand pairs a second
 // instead of 61.
 //
-// The two functions are not public, but the runtime promises to keep them for gVisor, which does
+// The three functions are not public, but the runtime promises to keep them for gVisor, which does
 // the same (runtime/proc.go).
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
 
 //go:linkname entersyscallblock runtime.entersyscallblock
 func entersyscallblock()
@@ -50,23 +62,31 @@ func entersyscallblock()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// largeBytes is where a read or write counts as one that blocks.
+// largeBytes is where a read or write counts as one that may block.
 const largeBytes = 64 << 10
 
-// slowSync is where a sync counts as one that takes long.
-const slowSync = time.Millisecond
+const (
+	// slowSync is where a sync counts as one that took long.
+	slowSync = time.Millisecond
+	// slowTransfer is where a large read or write does. Memory that a virtual machine has to get
+	// from its host first makes a write of 256 KiB take a millisecond, and the turn of another
+	// thread, which there is when this one gives way, three more.
+	slowTransfer = 5 * time.Millisecond
+	// slowRead is where small reads do: the monitor looks every 20 us at most.
+	slowRead = 20 * time.Microsecond
+)
 
 var (
-	reading  atomic.Int32 // reads under way
+	reading  atomic.Int32 // small reads under way, or waiting for a turn after that
+	readTook atomic.Int64 // nanoseconds, the last small reads of many at once, averaged
 	syncTook atomic.Int64 // nanoseconds, the last sync of any file
 )
 
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 	defer f.uses.Add(-1)
-	defer reading.Add(-1)
 	f.uses.Add(1) // before fd is looked at: see Close
-	under, fd := reading.Add(1), f.fd.Load()
-	if int(under) <= procs.Now() && len(p) < largeBytes || off < 0 || fd < 0 {
+	fd := f.fd.Load()
+	if off < 0 || fd < 0 || len(p) == 0 {
 		return f.file.ReadAt(p, off)
 	}
 	return f.transfer(syscall.SYS_PREAD64, "read", fd, p, off, io.EOF)
@@ -96,36 +116,46 @@ func (f *osFile) transfer(
 ) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
-		got, errno := transferBlocking(trap,
-			uintptr(fd), unsafe.Pointer(&rest[0]), uintptr(len(rest)), off+int64(n))
+		c := call{trap: trap, a: uintptr(fd), b: unsafe.Pointer(&rest[0]), c: uintptr(len(rest)),
+			d: uintptr(off + int64(n))}
+		var errno syscall.Errno
+		if len(p) >= largeBytes {
+			c.gives, c.timed = f.took.Load() > int64(slowTransfer), true
+			errno = c.do()
+			f.took.Store(int64(c.took))
+		} else {
+			c.timed = int(reading.Add(1)) > procs.Now()
+			before := readTook.Load()
+			c.gives = c.timed && before > int64(slowRead)
+			errno = c.do()
+			reading.Add(-1)
+			if c.timed {
+				readTook.Store(before + (int64(c.took)-before)/8)
+			}
+		}
 		switch {
 		case errno == syscall.EINTR:
 		case errno != 0:
 			return n, &os.PathError{Op: op, Path: f.file.Name(), Err: errno}
-		case got == 0:
+		case c.result == 0:
 			return n, stop
 		default:
-			n += int(got)
+			n += int(c.result)
 		}
 	}
 	return n, nil
 }
 
 func syncFileRange(fd int, off, n int64, flags int) error {
-	_, errno := callBlocking(unix.SYS_SYNC_FILE_RANGE,
-		uintptr(fd), uintptr(off), uintptr(n), uintptr(flags))
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return unix.SyncFileRange(fd, off, n, flags)
 }
 
 // Remove leaves to os.Remove what is no file, and to say what is wrong.
 func (system) Remove(name string) error {
 	if path, err := syscall.BytePtrFromString(name); err == nil {
 		here := unix.AT_FDCWD
-		_, errno := transferBlocking(unix.SYS_UNLINKAT, uintptr(here), unsafe.Pointer(path), 0, 0)
-		if errno == 0 {
+		c := call{trap: unix.SYS_UNLINKAT, a: uintptr(here), b: unsafe.Pointer(path), gives: true}
+		if c.do() == 0 {
 			return nil
 		}
 	}
@@ -143,46 +173,52 @@ func inTheWay() bool { return procs.Now() == 1 && !procs.Alone() }
 
 // timedSync is fsync or fdatasync, which gives the processor up when it is likely to take long.
 func timedSync(trap uintptr, fd int, large bool) error {
-	call := syscall.Syscall
-	if large || syncTook.Load() > int64(slowSync) || inTheWay() {
-		call = syscallBlocking
-	}
-	began := time.Now()
-	_, _, errno := call(trap, uintptr(fd), 0, 0)
-	syncTook.Store(int64(time.Since(began)))
+	c := call{trap: trap, a: uintptr(fd), timed: true}
+	c.gives = large || syncTook.Load() > int64(slowSync) || inTheWay()
+	errno := c.do()
+	syncTook.Store(int64(c.took))
 	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// transferBlocking is pread, pwrite or unlinkat for a goroutine that gives up its processor first.
-// Nothing in between may grow the stack.
+// call is a system call and how to do it.
+type call struct {
+	trap, a uintptr
+	b       unsafe.Pointer
+	c, d    uintptr
+
+	gives bool // the processor up first
+	timed bool // sets took
+
+	result uintptr
+	took   time.Duration // in the system
+}
+
+// do is the call. From where the processor may be gone on, nothing may grow the stack, and the
+// clock is the system's own: time.Now is for goroutines that have one.
 //
 //go:nosplit
 //go:norace
-func transferBlocking(
-	trap, fd uintptr, p unsafe.Pointer, n uintptr, off int64,
-) (uintptr, syscall.Errno) {
-	entersyscallblock()
-	got, _, errno := syscall.RawSyscall6(trap, fd, uintptr(p), n, uintptr(off), 0, 0)
+func (c *call) do() syscall.Errno {
+	var began, ended unix.Timespec
+	if c.timed {
+		syscall.RawSyscall6(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC,
+			uintptr(unsafe.Pointer(&began)), 0, 0, 0, 0)
+	}
+	if c.gives {
+		entersyscallblock()
+	} else {
+		entersyscall()
+	}
+	result, _, errno := syscall.RawSyscall6(c.trap, c.a, uintptr(c.b), c.c, c.d, 0, 0)
+	if c.timed {
+		syscall.RawSyscall6(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC,
+			uintptr(unsafe.Pointer(&ended)), 0, 0, 0, 0)
+	}
 	exitsyscall()
-	return got, errno
-}
-
-// callBlocking is the same for a call without memory.
-//
-//go:nosplit
-//go:norace
-func callBlocking(trap, a, b, c, d uintptr) (uintptr, syscall.Errno) {
-	entersyscallblock()
-	got, _, errno := syscall.RawSyscall6(trap, a, b, c, d, 0, 0)
-	exitsyscall()
-	return got, errno
-}
-
-// syscallBlocking has the shape of syscall.Syscall.
-func syscallBlocking(trap, a, b, c uintptr) (r1, r2 uintptr, errno syscall.Errno) {
-	r1, errno = callBlocking(trap, a, b, c, 0)
-	return r1, 0, errno
+	c.result = result
+	c.took = time.Duration(ended.Nano() - began.Nano())
+	return errno
 }

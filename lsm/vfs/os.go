@@ -118,6 +118,7 @@ type osFile struct {
 	uses atomic.Int32 // of fd
 
 	unsynced atomic.Int64 // bytes written since the last Sync
+	took     atomic.Int64 // nanoseconds, the last large read or write
 }
 
 func openFile(name string, flag int) (*osFile, error) {

@@ -1,0 +1,54 @@
+package procs
+
+import (
+	"runtime"
+	"time"
+)
+
+// Yielder is how one goroutine of background work offers its processor to others, between steps of
+// some 50 us, and gets its share all the same. The zero Yielder is ready.
+//
+// Goroutines that compute without a pause, readers of what is cached say, have a processor for 10
+// ms each when it is their turn. With two of them on two processors, a flush that yielded after
+// each step got on by one step in 10 ms: writers stood still for seconds. So a yield that took
+// long, one in which somebody had a turn, is followed by a turn without.
+type Yielder struct {
+	turn   time.Duration // of work, till the next yield
+	looked time.Time
+}
+
+const (
+	// longYield is what a yield takes when somebody had a turn. Others who yield are faster.
+	longYield = 5 * time.Millisecond
+	// turnMax is what the Go scheduler leaves a goroutine that does not yield.
+	turnMax = 10 * time.Millisecond
+	// stepMax is what counts of a step at most: one that took longer waited for a processor or for
+	// the disk.
+	stepMax = time.Millisecond
+)
+
+// Yield lets others run, unless it is this goroutine's turn.
+func (y *Yielder) Yield() {
+	if now := time.Now(); y.due(now) {
+		runtime.Gosched()
+		y.yielded(now, time.Now())
+	}
+}
+
+// due reports whether the turn is over.
+func (y *Yielder) due(now time.Time) bool {
+	if y.turn <= 0 {
+		return true
+	}
+	y.turn -= min(now.Sub(y.looked), stepMax)
+	y.looked = now
+	return false
+}
+
+// yielded notes how long others ran.
+func (y *Yielder) yielded(began, ended time.Time) {
+	y.looked = ended
+	if took := ended.Sub(began); took >= longYield {
+		y.turn = min(took, turnMax)
+	}
+}
