@@ -419,7 +419,7 @@ func ExampleRun() {
 	}
 	// Output:
 	// fillrandom 1000 operations, 0 errors, hash ebdb3f5758c196d5
-	// readrandom 1000 operations, 0 errors, hash 2851cef12873a4f9
+	// readrandom 1000 operations, 0 errors, hash d58f1ace54282e94
 }
 
 func TestLoaded(t *testing.T) {

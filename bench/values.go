@@ -10,52 +10,60 @@ import (
 // ValueHeaderBytes is the smallest value that can say whose it is.
 const ValueHeaderBytes = 20
 
-// poolBytes is how many random bytes the bodies of all values are cut from: enough that two values
-// in one block of a table hardly ever share a piece, small enough to stay in cache.
-const poolBytes = 256 << 10
-
 // pieceBytes is what a body is made of: random bytes, and the same once more, as db_bench does. In
 // longer pieces a compressor that has begun to skip finds no repetition.
 const pieceBytes = 100
+
+// poolPieces is how many pieces the bodies of all values are cut from, one body from pieces that
+// follow each other: enough that two values in one block of a table hardly ever share one, few
+// enough to stay in cache.
+const poolPieces = 5000
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Values makes values. It does not change after NewValues: any goroutine may use it.
 type Values struct {
 	bytes int
+	piece int // bytes of one in the pool
 	pool  []byte
 }
 
 // NewValues makes a maker of values of the given size.
 func NewValues(valueBytes int, seed uint64) *Values {
-	r := rand.New(rand.NewPCG(seed, 0x76616c756573))
-	pool := make([]byte, poolBytes+valueBytes+8)
-	for i := 0; i+8 <= len(pool); i += 8 {
-		binary.LittleEndian.PutUint64(pool[i:], r.Uint64())
+	v := &Values{bytes: valueBytes, piece: pieceBytes}
+	if body := v.bodyBytes(); body < pieceBytes {
+		v.piece = max(body, 2) &^ 1
 	}
-	return &Values{valueBytes, pool}
+	r := rand.New(rand.NewPCG(seed, 0x76616c756573))
+	for len(v.pool) < poolPieces*v.piece+valueBytes {
+		start := len(v.pool)
+		for range v.piece / 2 {
+			v.pool = append(v.pool, byte(r.Uint32()))
+		}
+		v.pool = append(v.pool, v.pool[start:]...)
+	}
+	return v
+}
+
+// bodyBytes is what a value has behind its header.
+func (v *Values) bodyBytes() int {
+	if v.bytes < ValueHeaderBytes {
+		return v.bytes
+	}
+	return v.bytes - ValueHeaderBytes
 }
 
 // Append appends the value of key n at the given version. Values shorter than ValueHeaderBytes
 // have a body only and cannot be checked.
 func (v *Values) Append(dst []byte, n Number, version uint64) []byte {
 	start := len(dst)
-	body := v.bytes
 	if v.bytes >= ValueHeaderBytes {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(n))
 		dst = binary.BigEndian.AppendUint64(dst, version)
 		dst = append(dst, 0, 0, 0, 0)
-		body -= ValueHeaderBytes
 	}
-	at := mix(uint64(n)^mix(version)) % poolBytes
-	for body > 0 {
-		piece := min(body, pieceBytes)
-		half := v.pool[at : at+uint64(piece+1)/2]
-		dst = append(dst, half...)
-		dst = append(dst, half[:piece/2]...)
-		at += uint64(len(half))
-		body -= piece
-	}
+	at := int(mix(uint64(n)^mix(version))%poolPieces) * v.piece
+	dst = append(dst, v.pool[at:at+v.bodyBytes()]...)
 	if v.bytes >= ValueHeaderBytes {
 		value := dst[start:]
 		binary.BigEndian.PutUint32(value[16:], valueSum(value))

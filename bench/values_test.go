@@ -13,7 +13,7 @@ import (
 func TestValueGolden(t *testing.T) {
 	s, _ := NewKeyspace(10, 16, 1)
 	got := hex.EncodeToString(NewValues(28, 1).Append(nil, s.Loaded(1), 7))
-	const want = "0000000000000010" + "0000000000000007" + "30c0ad61" + "40ab885340ab8853"
+	const want = "0000000000000010" + "0000000000000007" + "9193bde3" + "0462845c0462845c"
 	if got != want {
 		t.Errorf("value is\n%s, want\n%s", got, want)
 	}
