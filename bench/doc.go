@@ -35,14 +35,14 @@
 // # Values
 //
 // A value says whose it is, so that a reader can tell a right one from a damaged one, a stale one
-// and one of another key. It starts with 20 bytes, big endian, and goes on with bytes of which the
-// second half repeats the first:
+// and one of another key. It starts with 20 bytes, big endian, and goes on in pieces of at most 100
+// bytes, of each of which the second half repeats the first:
 //
 //	number 8 | version 8 | crc32c over all the other bytes 4 | body
 //
 // The value of 28 bytes for loaded key 1, version 7, seed 1 (the body starts at byte 20):
 //
-//	00000000000000100000000000000007 30c0ad61 40ab885340ab8853
+//	00000000000000100000000000000007 9193bde3 0462845c0462845c
 //
 // # Verification
 //

@@ -10,13 +10,13 @@ import (
 // ValueHeaderBytes is the smallest value that can say whose it is.
 const ValueHeaderBytes = 20
 
-// pieceBytes is what a body is made of: random bytes, and the same once more, as db_bench does. In
-// longer pieces a compressor that has begun to skip finds no repetition.
+// pieceBytes is what a body is made of, at most: random bytes, and the same once more, as db_bench
+// does. In longer pieces a compressor that has begun to skip finds no repetition.
 const pieceBytes = 100
 
 // poolPieces is how many pieces the bodies of all values are cut from, one body from pieces that
-// follow each other: enough that two values in one block of a table hardly ever share one, few
-// enough to stay in cache.
+// follow each other: enough that few values in one block of a table share one, few enough to stay
+// in cache.
 const poolPieces = 5000
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -30,10 +30,10 @@ type Values struct {
 
 // NewValues makes a maker of values of the given size.
 func NewValues(valueBytes int, seed uint64) *Values {
-	v := &Values{bytes: valueBytes, piece: pieceBytes}
-	if body := v.bodyBytes(); body < pieceBytes {
-		v.piece = max(body, 2) &^ 1
-	}
+	v := &Values{bytes: valueBytes}
+	body := v.bodyBytes()
+	pieces := max((body+pieceBytes-1)/pieceBytes, 1) // of equal length
+	v.piece = max(body/pieces, 2) &^ 1
 	r := rand.New(rand.NewPCG(seed, 0x76616c756573))
 	for len(v.pool) < poolPieces*v.piece+valueBytes {
 		start := len(v.pool)

@@ -14,7 +14,8 @@ import (
 )
 
 // flushYieldBytes is how much a flush does between offers to run something else; the scheduler
-// would take the processor away only after 10 ms, which a read beside it would feel.
+// would take the processor away only after 10 ms, which a read beside it would feel. Who does not
+// yield either gets one turn for one (procs.Yielder).
 const flushYieldBytes = 64 << 10
 
 // retryMin and retryMax bound the pause between attempts while the disk is full.

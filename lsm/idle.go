@@ -67,7 +67,7 @@ func (db *DB) takeCalmLocked(now sstable.Seq) bool {
 }
 
 // trimMemory gives back spare arenas and table writers, and what the memtable being filled has not
-// used yet. While somebody commits, that waits for another second: a commit may be waiting for a
+// used yet. While somebody commits, that waits for idleAfter again: a commit may be waiting for a
 // flush.
 func (db *DB) trimMemory() {
 	db.arenas.empty()

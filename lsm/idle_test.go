@@ -74,14 +74,14 @@ func TestLevelZeroIsMergedWhenNobodyWrites(t *testing.T) {
 	})
 }
 
-// A commit that waited for a flush of more than a second had the timer wait behind it: in simulated
+// A commit that waited for a flush of more than idleAfter had the timer wait behind it: in simulated
 // time for ever.
 func TestIdleTimerDoesNotWaitForCommits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var slow atomic.Bool
 		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
 			if slow.Load() && o.Kind == vfs.OpSync && strings.HasSuffix(o.Name, tableSuffix) {
-				time.Sleep(3 * time.Second)
+				time.Sleep(3 * idleAfter)
 			}
 			return nil
 		})

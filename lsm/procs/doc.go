@@ -16,7 +16,7 @@
 //     processor away. So work of that kind is announced ([Begin], [End]), and gets all processors
 //     before it begins. What is not announced is noticed by the looks, within some 50 ms.
 //   - A system call that blocks keeps its processor until Go's monitor takes it away. Package vfs,
-//     which knows which are likely to block, gives it up before the call ([Now], [Alone]).
+//     which knows which are likely to block, gives it up before those ([Now], [Alone]).
 //   - More load needs more. At 90 % of what there is, and when looks come late because others have
 //     the processor, all are given at once, or when a garbage collection ends; to take some away
 //     again needs 150 ms.

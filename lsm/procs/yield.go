@@ -2,6 +2,7 @@ package procs
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,7 +12,8 @@ import (
 // Goroutines that compute without a pause, readers of what is cached say, have a processor for 10
 // ms each when it is their turn. With two of them on two processors, a flush that yielded after
 // each step got on by one step in 10 ms: writers stood still for seconds. So a yield that took
-// long, one in which somebody had a turn, is followed by a turn without.
+// long, one in which somebody had a turn, is followed by a turn without. Turns of other Yielders do
+// not count: one disturbance would have all of them take turns for ever.
 type Yielder struct {
 	turn   time.Duration // of work, till the next yield
 	looked time.Time
@@ -27,11 +29,15 @@ const (
 	stepMax = time.Millisecond
 )
 
+// turns is the work of all Yielders in their turns, in nanoseconds.
+var turns atomic.Int64
+
 // Yield lets others run, unless it is this goroutine's turn.
 func (y *Yielder) Yield() {
 	if now := time.Now(); y.due(now) {
+		before := turns.Load()
 		runtime.Gosched()
-		y.yielded(now, time.Now())
+		y.yielded(now, time.Now(), time.Duration(turns.Load()-before))
 	}
 }
 
@@ -40,15 +46,17 @@ func (y *Yielder) due(now time.Time) bool {
 	if y.turn <= 0 {
 		return true
 	}
-	y.turn -= min(now.Sub(y.looked), stepMax)
+	step := min(now.Sub(y.looked), stepMax)
+	turns.Add(int64(step))
+	y.turn -= step
 	y.looked = now
 	return false
 }
 
-// yielded notes how long others ran.
-func (y *Yielder) yielded(began, ended time.Time) {
+// yielded notes how long others ran, and how much of that were turns of Yielders.
+func (y *Yielder) yielded(began, ended time.Time, theirs time.Duration) {
 	y.looked = ended
-	if took := ended.Sub(began); took >= longYield {
+	if took := ended.Sub(began) - theirs; took >= longYield {
 		y.turn = min(took, turnMax)
 	}
 }

@@ -9,15 +9,17 @@ import (
 func TestYielder(t *testing.T) {
 	const step = 100 * time.Microsecond
 	for _, c := range []struct {
-		took, step time.Duration
-		want       int
+		took, theirs, step time.Duration
+		want               int
 	}{
-		{step, step, 0},
-		{longYield - 1, step, 0},
-		{longYield, step, 50},
-		{8 * time.Millisecond, step, 80},
-		{time.Second, step, 100},                 // everybody else had several turns: one is due
-		{time.Second, 20 * time.Millisecond, 10}, // steps that the disk made long, or others
+		{step, 0, step, 0},
+		{longYield - 1, 0, step, 0},
+		{longYield, 0, step, 50},
+		{8 * time.Millisecond, 0, step, 80},
+		{20 * time.Millisecond, 18 * time.Millisecond, step, 0}, // two others had a turn
+		{20 * time.Millisecond, 12 * time.Millisecond, step, 80},
+		{time.Second, 0, step, 100},                 // everybody else had several: one is due
+		{time.Second, 0, 20 * time.Millisecond, 10}, // steps that the disk made long, or others
 	} {
 		var y Yielder
 		now := time.Unix(1, 0)
@@ -27,8 +29,8 @@ func TestYielder(t *testing.T) {
 			}
 			began := now
 			now = now.Add(c.took)
-			y.yielded(began, now)
-			got := 0
+			y.yielded(began, now, c.theirs)
+			got, before := 0, turns.Load()
 			for now = now.Add(c.step); y.turn > 0; now = now.Add(c.step) {
 				if y.due(now) {
 					t.Fatalf("%+v: due in its turn", c)
@@ -37,6 +39,10 @@ func TestYielder(t *testing.T) {
 			}
 			if got != c.want {
 				t.Errorf("%+v: %d steps", c, got)
+			}
+			worked := time.Duration(turns.Load() - before)
+			if worked != time.Duration(got)*min(c.step, stepMax) {
+				t.Errorf("%+v: others are told of %v", c, worked)
 			}
 		}
 	}

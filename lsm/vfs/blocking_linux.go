@@ -5,6 +5,7 @@ package vfs
 import (
 	"io"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,11 +30,12 @@ import (
 //     ones are left as they are. When all others gave way, 16 readers of what the system had in
 //     memory waited for a turn at each read, and beside a writer got 20 thousand pairs a second
 //     instead of 1.9 million.
-//   - Large reads and writes of a file whose last one took long, and large syncs: those of merges
-//     and flushes, which wait for a disk that is behind. Delayed writers, whose timers were with
-//     the processor, slept 20 to 30 ms instead of 0.2, in two seconds more than once. When all of
-//     them gave way, a flush waited for 300 turns, and beside two busy readers there were 30
-//     thousand writes a second instead of 400.
+//   - Large reads and writes of a file whose last one took long, having the disk begin to write
+//     when that took long, and large syncs: those of merges and flushes, which wait for a disk that
+//     is behind. Delayed writers, whose timers were with the processor, slept 20 to 30 ms instead
+//     of 0.2, in two seconds more than once. When all of them gave way, a flush waited for 300
+//     turns, and beside two busy readers there were 30 thousand writes a second instead of 400.
+//     Reads past the system's memory always give way.
 //   - Removing a file: a table of 64 MB takes 6 ms for what is cached of it, and where the file
 //     system tells the disk what is free (mount option discard) another 11.
 //   - Other syncs, when the last one took long, as all do on a busy disk, and when they would keep
@@ -68,19 +70,28 @@ const largeBytes = 64 << 10
 const (
 	// slowSync is where a sync counts as one that took long.
 	slowSync = time.Millisecond
-	// slowTransfer is where a large read or write does. Memory that a virtual machine has to get
-	// from its host first makes a write of 256 KiB take a millisecond, and the turn of another
-	// thread, which there is when this one gives way, three more.
+	// slowTransfer is where a large read or write does, if there is another processor. Memory that
+	// a virtual machine has to get from its host first makes a write of 256 KiB take a millisecond,
+	// and the turn of another thread, which there is when this one gives way, three more.
 	slowTransfer = 5 * time.Millisecond
 	// slowRead is where small reads do: the monitor looks every 20 us at most.
 	slowRead = 20 * time.Microsecond
 )
 
 var (
-	reading  atomic.Int32 // small reads under way, or waiting for a turn after that
-	readTook atomic.Int64 // nanoseconds, the last small reads of many at once, averaged
-	syncTook atomic.Int64 // nanoseconds, the last sync of any file
+	reading   atomic.Int32 // small reads under way, or waiting for a turn after that
+	readTook  atomic.Int64 // nanoseconds, the last small reads of many at once, averaged
+	syncTook  atomic.Int64 // nanoseconds, the last sync of any file
+	startTook atomic.Int64 // nanoseconds, the last time that the disk was told to begin
 )
+
+// tookLong reports whether a large transfer does if it takes as long as the last one.
+func tookLong(last int64) bool {
+	if procs.Now() == 1 {
+		return last > int64(slowSync)
+	}
+	return last > int64(slowTransfer)
+}
 
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 	defer f.uses.Add(-1)
@@ -88,6 +99,12 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 	fd := f.fd.Load()
 	if off < 0 || fd < 0 || len(p) == 0 {
 		return f.file.ReadAt(p, off)
+	}
+	if len(p) < largeBytes && !f.direct {
+		defer reading.Add(-1)
+		if int(reading.Add(1)) <= procs.Now() {
+			return f.file.ReadAt(p, off)
+		}
 	}
 	return f.transfer(syscall.SYS_PREAD64, "read", fd, p, off, io.EOF)
 }
@@ -116,22 +133,19 @@ func (f *osFile) transfer(
 ) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
-		c := call{trap: trap, a: uintptr(fd), b: unsafe.Pointer(&rest[0]), c: uintptr(len(rest)),
+		c := call{trap: trap, a: uintptr(fd), p: unsafe.Pointer(&rest[0]), c: uintptr(len(rest)),
 			d: uintptr(off + int64(n))}
 		var errno syscall.Errno
-		if len(p) >= largeBytes {
-			c.gives, c.timed = f.took.Load() > int64(slowTransfer), true
+		if len(p) >= largeBytes || f.direct {
+			c.gives = f.direct || tookLong(f.took.Load())
 			errno = c.do()
 			f.took.Store(int64(c.took))
 		} else {
-			c.timed = int(reading.Add(1)) > procs.Now()
-			before := readTook.Load()
-			c.gives = c.timed && before > int64(slowRead)
+			c.gives = readTook.Load() > int64(slowRead)
 			errno = c.do()
-			reading.Add(-1)
-			if c.timed {
-				readTook.Store(before + (int64(c.took)-before)/8)
-			}
+			// A read that was preempted, or found the disk busy, counts as one that is slow.
+			mean := readTook.Load()
+			readTook.Store(mean + (int64(min(c.took, 8*slowRead))-mean)/8)
 		}
 		switch {
 		case errno == syscall.EINTR:
@@ -147,14 +161,21 @@ func (f *osFile) transfer(
 }
 
 func syncFileRange(fd int, off, n int64, flags int) error {
-	return unix.SyncFileRange(fd, off, n, flags)
+	c := call{trap: unix.SYS_SYNC_FILE_RANGE, a: uintptr(fd), b: uintptr(off), c: uintptr(n),
+		d: uintptr(flags), gives: tookLong(startTook.Load())}
+	errno := c.do()
+	startTook.Store(int64(c.took))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // Remove leaves to os.Remove what is no file, and to say what is wrong.
 func (system) Remove(name string) error {
 	if path, err := syscall.BytePtrFromString(name); err == nil {
 		here := unix.AT_FDCWD
-		c := call{trap: unix.SYS_UNLINKAT, a: uintptr(here), b: unsafe.Pointer(path), gives: true}
+		c := call{trap: unix.SYS_UNLINKAT, a: uintptr(here), p: unsafe.Pointer(path), gives: true}
 		if c.do() == 0 {
 			return nil
 		}
@@ -173,7 +194,7 @@ func inTheWay() bool { return procs.Now() == 1 && !procs.Alone() }
 
 // timedSync is fsync or fdatasync, which gives the processor up when it is likely to take long.
 func timedSync(trap uintptr, fd int, large bool) error {
-	c := call{trap: trap, a: uintptr(fd), timed: true}
+	c := call{trap: trap, a: uintptr(fd)}
 	c.gives = large || syncTook.Load() > int64(slowSync) || inTheWay()
 	errno := c.do()
 	syncTook.Store(int64(c.took))
@@ -185,40 +206,38 @@ func timedSync(trap uintptr, fd int, large bool) error {
 
 // call is a system call and how to do it.
 type call struct {
-	trap, a uintptr
-	b       unsafe.Pointer
-	c, d    uintptr
-
-	gives bool // the processor up first
-	timed bool // sets took
+	trap, a, b, c, d uintptr
+	p                unsafe.Pointer // if not nil, in place of b
+	gives            bool           // the processor up first
 
 	result uintptr
 	took   time.Duration // in the system
 }
 
-// do is the call. From where the processor may be gone on, nothing may grow the stack, and the
-// clock is the system's own: time.Now is for goroutines that have one.
+// do is the call. From where the processor may be gone on, nothing may grow the stack, the clock is
+// the system's own, since time.Now is for goroutines that have a processor, and there is no branch:
+// where coverage is counted with the race detector, each needs one too.
 //
 //go:nosplit
 //go:norace
 func (c *call) do() syscall.Errno {
+	const clock = unix.SYS_CLOCK_GETTIME
 	var began, ended unix.Timespec
-	if c.timed {
-		syscall.RawSyscall6(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC,
-			uintptr(unsafe.Pointer(&began)), 0, 0, 0, 0)
+	from, to := uintptr(unsafe.Pointer(&began)), uintptr(unsafe.Pointer(&ended))
+	b := c.b
+	if c.p != nil {
+		b = uintptr(c.p)
 	}
+	enter := entersyscall
 	if c.gives {
-		entersyscallblock()
-	} else {
-		entersyscall()
+		enter = entersyscallblock
 	}
-	result, _, errno := syscall.RawSyscall6(c.trap, c.a, uintptr(c.b), c.c, c.d, 0, 0)
-	if c.timed {
-		syscall.RawSyscall6(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC,
-			uintptr(unsafe.Pointer(&ended)), 0, 0, 0, 0)
-	}
+	enter()
+	_, _, _ = syscall.RawSyscall6(clock, unix.CLOCK_MONOTONIC, from, 0, 0, 0, 0)
+	result, _, errno := syscall.RawSyscall6(c.trap, c.a, b, c.c, c.d, 0, 0)
+	_, _, _ = syscall.RawSyscall6(clock, unix.CLOCK_MONOTONIC, to, 0, 0, 0, 0)
 	exitsyscall()
-	c.result = result
-	c.took = time.Duration(ended.Nano() - began.Nano())
+	c.result, c.took = result, time.Duration(ended.Nano()-began.Nano())
+	runtime.KeepAlive(c.p)
 	return errno
 }

@@ -117,6 +117,8 @@ type osFile struct {
 	fd   atomic.Int64 // of file; -1 once it is closed
 	uses atomic.Int32 // of fd
 
+	direct bool // reads wait for the disk: it was opened past the system's memory
+
 	unsynced atomic.Int64 // bytes written since the last Sync
 	took     atomic.Int64 // nanoseconds, the last large read or write
 }

@@ -57,6 +57,7 @@ func openMedium(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.direct = true
 	return mediumFile{f}, nil
 }
 
