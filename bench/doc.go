@@ -36,7 +36,7 @@
 //
 // A value says whose it is, so that a reader can tell a right one from a damaged one, a stale one
 // and one of another key. It starts with 20 bytes, big endian, and goes on in pieces of at most 100
-// bytes, of each of which the second half repeats the first:
+// bytes, of each of which the second half repeats the first; the last may be cut short:
 //
 //	number 8 | version 8 | crc32c over all the other bytes 4 | body
 //

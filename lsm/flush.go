@@ -14,8 +14,8 @@ import (
 )
 
 // flushYieldBytes is how much a flush does between offers to run something else; the scheduler
-// would take the processor away only after 10 ms, which a read beside it would feel. Who does not
-// yield either gets one turn for one (procs.Yielder).
+// would take the processor away only after 10 ms, which a read beside it would feel. Beside
+// goroutines that do not yield it takes turns with them (procs.Yielder).
 const flushYieldBytes = 64 << 10
 
 // retryMin and retryMax bound the pause between attempts while the disk is full.

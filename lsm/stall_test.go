@@ -167,7 +167,7 @@ func TestFlushBesideBusyGoroutines(t *testing.T) {
 	spin(t)
 	beside := write()
 	t.Logf("32 MB took %v alone, %v beside", alone, beside)
-	if beside > 10*alone+5*time.Second {
+	if beside > 10*alone+2*time.Second {
 		t.Errorf("%v alone, %v beside four that are busy", alone, beside)
 	}
 }

@@ -37,7 +37,8 @@ func (y *Yielder) Yield() {
 	if now := time.Now(); y.due(now) {
 		before := turns.Load()
 		runtime.Gosched()
-		y.yielded(now, time.Now(), time.Duration(turns.Load()-before))
+		theirs := time.Duration(turns.Load()-before) / time.Duration(Now()) // on one of them
+		y.yielded(now, time.Now(), theirs)
 	}
 }
 

@@ -1,11 +1,14 @@
 package procs
 
 import (
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// TestYielder counts the steps of 100 us that follow a yield without another.
+// TestYielder counts the steps, of 100 us but for some, that follow a yield without another.
 func TestYielder(t *testing.T) {
 	const step = 100 * time.Microsecond
 	for _, c := range []struct {
@@ -18,6 +21,7 @@ func TestYielder(t *testing.T) {
 		{8 * time.Millisecond, 0, step, 80},
 		{20 * time.Millisecond, 18 * time.Millisecond, step, 0}, // two others had a turn
 		{20 * time.Millisecond, 12 * time.Millisecond, step, 80},
+		{time.Second, 0, 900 * time.Microsecond, 12},
 		{time.Second, 0, step, 100},                 // everybody else had several: one is due
 		{time.Second, 0, 20 * time.Millisecond, 10}, // steps that the disk made long, or others
 	} {
@@ -45,5 +49,29 @@ func TestYielder(t *testing.T) {
 				t.Errorf("%+v: others are told of %v", c, worked)
 			}
 		}
+	}
+}
+
+// TestYieldersDoNotEarnTurnsOfEachOther: what runs when this one yields is another Yielder in its
+// turn, or it is not.
+func TestYieldersDoNotEarnTurnsOfEachOther(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, worked := range []time.Duration{0, time.Hour} {
+		var done sync.WaitGroup
+		var ran atomic.Bool
+		done.Go(func() {
+			ran.Store(true)
+			turns.Add(int64(worked))
+			for began := time.Now(); time.Since(began) < 8*time.Millisecond; {
+			}
+		})
+		var y Yielder
+		for !ran.Load() { // now and then the scheduler has this one go on
+			y.Yield()
+		}
+		if earned := y.turn > 0; earned != (worked == 0) {
+			t.Errorf("beside a turn of %v: %v", worked, y.turn)
+		}
+		done.Wait()
 	}
 }

@@ -5,7 +5,6 @@ package vfs
 import (
 	"io"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -68,11 +67,11 @@ func exitsyscall()
 const largeBytes = 64 << 10
 
 const (
-	// slowSync is where a sync counts as one that took long.
+	// slowSync is where a sync counts as one that took long, and with one processor all else.
 	slowSync = time.Millisecond
-	// slowTransfer is where a large read or write does, if there is another processor. Memory that
-	// a virtual machine has to get from its host first makes a write of 256 KiB take a millisecond,
-	// and the turn of another thread, which there is when this one gives way, three more.
+	// slowTransfer is where a large read or write does, and having the disk begin to write. Memory
+	// that a virtual machine has to get from its host first makes a write of 256 KiB take a
+	// millisecond, and the turn of another thread, which there is when this one gives way, three.
 	slowTransfer = 5 * time.Millisecond
 	// slowRead is where small reads do: the monitor looks every 20 us at most.
 	slowRead = 20 * time.Microsecond
@@ -85,7 +84,7 @@ var (
 	startTook atomic.Int64 // nanoseconds, the last time that the disk was told to begin
 )
 
-// tookLong reports whether a large transfer does if it takes as long as the last one.
+// tookLong reports whether what the last one took is long, for all but syncs and small reads.
 func tookLong(last int64) bool {
 	if procs.Now() == 1 {
 		return last > int64(slowSync)
@@ -143,9 +142,7 @@ func (f *osFile) transfer(
 		} else {
 			c.gives = readTook.Load() > int64(slowRead)
 			errno = c.do()
-			// A read that was preempted, or found the disk busy, counts as one that is slow.
-			mean := readTook.Load()
-			readTook.Store(mean + (int64(min(c.took, 8*slowRead))-mean)/8)
+			readTook.Store(meanRead(readTook.Load(), c.took))
 		}
 		switch {
 		case errno == syscall.EINTR:
@@ -158,6 +155,12 @@ func (f *osFile) transfer(
 		}
 	}
 	return n, nil
+}
+
+// meanRead is the mean of small reads after one more. One that was preempted, or found the disk
+// busy for once, does not make those after it give way; two in a row do.
+func meanRead(mean int64, took time.Duration) int64 {
+	return mean + (int64(min(took, 4*slowRead))-mean)/8
 }
 
 func syncFileRange(fd int, off, n int64, flags int) error {
@@ -207,37 +210,58 @@ func timedSync(trap uintptr, fd int, large bool) error {
 // call is a system call and how to do it.
 type call struct {
 	trap, a, b, c, d uintptr
-	p                unsafe.Pointer // if not nil, in place of b
+	p                unsafe.Pointer // or b
 	gives            bool           // the processor up first
 
 	result uintptr
 	took   time.Duration // in the system
 }
 
-// do is the call. From where the processor may be gone on, nothing may grow the stack, the clock is
-// the system's own, since time.Now is for goroutines that have a processor, and there is no branch:
-// where coverage is counted with the race detector, each needs one too.
+const clock = unix.SYS_CLOCK_GETTIME
+
+func (c *call) do() syscall.Errno {
+	if c.gives {
+		return c.give()
+	}
+	return c.keep()
+}
+
+// give is the call of a goroutine that gives its processor up. Between entering and leaving nothing
+// may grow the stack, the clock is the system's own, since time.Now is for goroutines that have a
+// processor, and there is no branch and no function of ours: where coverage is counted with the
+// race detector, each needs one too. It calls the runtime by name, not through a variable, so that
+// the linker sees whether the stack is enough.
 //
 //go:nosplit
 //go:norace
-func (c *call) do() syscall.Errno {
-	const clock = unix.SYS_CLOCK_GETTIME
+//go:noinline
+func (c *call) give() (errno syscall.Errno) {
 	var began, ended unix.Timespec
 	from, to := uintptr(unsafe.Pointer(&began)), uintptr(unsafe.Pointer(&ended))
-	b := c.b
-	if c.p != nil {
-		b = uintptr(c.p)
-	}
-	enter := entersyscall
-	if c.gives {
-		enter = entersyscallblock
-	}
-	enter()
+	b := c.b | uintptr(c.p)
+	entersyscallblock()
 	_, _, _ = syscall.RawSyscall6(clock, unix.CLOCK_MONOTONIC, from, 0, 0, 0, 0)
-	result, _, errno := syscall.RawSyscall6(c.trap, c.a, b, c.c, c.d, 0, 0)
+	c.result, _, errno = syscall.RawSyscall6(c.trap, c.a, b, c.c, c.d, 0, 0)
 	_, _, _ = syscall.RawSyscall6(clock, unix.CLOCK_MONOTONIC, to, 0, 0, 0, 0)
 	exitsyscall()
-	c.result, c.took = result, time.Duration(ended.Nano()-began.Nano())
-	runtime.KeepAlive(c.p)
+	c.took = time.Duration(ended.Nano() - began.Nano())
+	return errno
+}
+
+// keep is the call of one that keeps it, unless the monitor takes it away.
+//
+//go:nosplit
+//go:norace
+//go:noinline
+func (c *call) keep() (errno syscall.Errno) {
+	var began, ended unix.Timespec
+	from, to := uintptr(unsafe.Pointer(&began)), uintptr(unsafe.Pointer(&ended))
+	b := c.b | uintptr(c.p)
+	entersyscall()
+	_, _, _ = syscall.RawSyscall6(clock, unix.CLOCK_MONOTONIC, from, 0, 0, 0, 0)
+	c.result, _, errno = syscall.RawSyscall6(c.trap, c.a, b, c.c, c.d, 0, 0)
+	_, _, _ = syscall.RawSyscall6(clock, unix.CLOCK_MONOTONIC, to, 0, 0, 0, 0)
+	exitsyscall()
+	c.took = time.Duration(ended.Nano() - began.Nano())
 	return errno
 }

@@ -102,7 +102,9 @@ func largeTransfers(t *testing.T, last int64) {
 			if n != len(part) || err != nil {
 				t.Errorf("part %d: %d, %v", g, n, err)
 			}
+			tookSoLong()
 			StartWriting(f, int64(g*largeBytes), int64(n))
+			tookSoLong()
 			if err := f.Sync(); err != nil {
 				t.Error(err)
 			}
@@ -210,4 +212,41 @@ func TestSyncInTheWay(t *testing.T) {
 			t.Errorf("%d processors, the second sync: in the way", n)
 		}
 	}
+}
+
+// TestWhoGivesWay: what took long for one processor is not for two.
+func TestWhoGivesWay(t *testing.T) {
+	defer func(n int) { runtime.GOMAXPROCS(n); procs.All() }(runtime.GOMAXPROCS(0))
+	for _, c := range []struct {
+		processors int
+		last       time.Duration
+		want       bool
+	}{
+		{1, slowSync, false}, {1, slowSync + 1, true},
+		{2, slowSync + 1, false}, {2, slowTransfer, false}, {2, slowTransfer + 1, true},
+	} {
+		runtime.GOMAXPROCS(c.processors)
+		procs.All()
+		if got := tookLong(int64(c.last)); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+	mean := int64(2 * time.Microsecond)
+	for i, want := range []bool{false, true} { // a read of a second, and another
+		if mean = meanRead(mean, time.Second); mean > int64(slowRead) != want {
+			t.Errorf("slow read %d: the mean is %v", i, time.Duration(mean))
+		}
+	}
+	for mean > int64(slowRead) {
+		before := mean
+		if mean = meanRead(mean, 2*time.Microsecond); mean >= before {
+			t.Fatalf("fast reads leave the mean at %v", time.Duration(mean))
+		}
+	}
+	f, err := openMedium(os.Args[0])
+	must(t, err)
+	if m, ok := f.(mediumFile); ok && !m.direct {
+		t.Error("a read past the page cache is taken for one that does not wait")
+	}
+	must(t, f.Close())
 }

@@ -117,10 +117,10 @@ type osFile struct {
 	fd   atomic.Int64 // of file; -1 once it is closed
 	uses atomic.Int32 // of fd
 
-	direct bool // reads wait for the disk: it was opened past the system's memory
+	direct bool // opened with O_DIRECT: its reads are taken to wait for the disk
 
 	unsynced atomic.Int64 // bytes written since the last Sync
-	took     atomic.Int64 // nanoseconds, the last large read or write
+	took     atomic.Int64 // nanoseconds, the last large or direct transfer
 }
 
 func openFile(name string, flag int) (*osFile, error) {
