@@ -15,8 +15,8 @@ import (
 
 // yieldBytes is how much input is merged between offers to run something else. The Go scheduler
 // preempts a busy goroutine only after 10 ms, and with every processor merging that is what a
-// foreground read then waits. 64 KiB is about 50 us of merging. Beside goroutines that
-// do not yield it takes turns with them (procs.Yielder).
+// foreground read then waits. 64 KiB is about 50 us of merging. Beside goroutines that do not yield
+// it takes turns with them (procs.Yielder).
 const yieldBytes = 64 << 10
 
 // Output is a table being written. Add takes entries in ascending order and keeps neither slice.

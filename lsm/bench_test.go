@@ -179,6 +179,44 @@ func loadedDB(b *testing.B) *DB {
 	return db
 }
 
+// BenchmarkPutBesideReaders is a writer at full speed beside as many readers of loaded pairs as there
+// are processors. What matters comes after some memtables: -benchtime 2000000x.
+func BenchmarkPutBesideReaders(b *testing.B) {
+	db := loadedDB(b)
+	value := benchValue()
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		readers.Go(func() {
+			var key, got []byte
+			var err error
+			for !stop.Load() {
+				key = benchKey(key, rand.Uint64N(benchKeys))
+				if got, err = db.GetTo(got[:0], key); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	var key []byte
+	longest := time.Duration(0)
+	b.ResetTimer()
+	for range b.N {
+		key = benchKey(key, rand.Uint64N(benchKeys))
+		began := time.Now()
+		if err := db.Put(key, value, NoSync); err != nil {
+			b.Fatal(err)
+		}
+		longest = max(longest, time.Since(began))
+	}
+	b.StopTimer()
+	stop.Store(true)
+	readers.Wait()
+	b.ReportMetric(longest.Seconds()*1e3, "longest-ms")
+	mustClose(b, db)
+}
+
 func BenchmarkGetRandom(b *testing.B) {
 	db := loadedDB(b)
 	var key, dst []byte
