@@ -95,7 +95,7 @@ func (c *cursor) openMemtable(m *memtable) {
 	if c.seq <= m.base {
 		return
 	}
-	r := c.db.order(m, c.seq)
+	r := c.db.order(m, c.seq, nil)
 	if len(r.items) > 0 {
 		c.runs = append(c.runs, runIter{run: r, at: -1})
 	}

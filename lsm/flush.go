@@ -148,7 +148,8 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if m.entries == 0 {
 		return nil, nil
 	}
-	var it sstable.Iterator = &runIter{run: db.order(m, m.lastSeq)}
+	var yielder procs.Yielder
+	var it sstable.Iterator = &runIter{run: db.order(m, m.lastSeq, &yielder)}
 	if m.list.first() != 0 {
 		it = sstable.NewMerge(it, &listIter{list: &m.list})
 	}
@@ -157,7 +158,7 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	read, err := copyNewest(w, it, snapshots)
+	read, err := copyNewest(w, it, snapshots, &yielder)
 	if err == nil && read != m.entries {
 		err = fmt.Errorf("%w: %d of %d are left", errEntriesLost, read, m.entries)
 	}
@@ -182,11 +183,10 @@ func (db *DB) writeMemtable(m *memtable) (*sstable.Meta, error) {
 // copyNewest adds everything of it: of each user key the newest version, and the
 // newest that each snapshot sees. It returns how many entries it met.
 func copyNewest(
-	w *tableWriter, it sstable.Iterator, snapshots []sstable.Seq,
+	w *tableWriter, it sstable.Iterator, snapshots []sstable.Seq, yielder *procs.Yielder,
 ) (read uint64, err error) {
 	var user []byte
 	stripe, credit := 0, flushYieldBytes
-	var yielder procs.Yielder
 	for ok, first := it.First(), true; ok; ok = it.Next() {
 		read++
 		k := it.Key()

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"kvd/lsm/procs"
 	"kvd/sstable"
 	"kvd/wal"
 )
@@ -123,8 +124,8 @@ func (m *memtable) get(user []byte, hash uint64, at sstable.Seq) (
 }
 
 // order returns a run that has, with what is in the list by then, every entry up to seq, which is
-// visible. Commits do not wait for it.
-func (db *DB) order(m *memtable, seq sstable.Seq) *memRun {
+// visible. Commits do not wait for it. y is as for newMemRun.
+func (db *DB) order(m *memtable, seq sstable.Seq, y *procs.Yielder) *memRun {
 	if r := m.run.Load(); r.covers(seq) {
 		return r
 	}
@@ -149,7 +150,7 @@ func (db *DB) order(m *memtable, seq sstable.Seq) *memRun {
 		db.commit.Unlock()
 	}
 	db.published.wait(last) // all of it is in
-	r = newMemRun(m.arena, firstOffset, uint32(end), entries, !locked)
+	r = newMemRun(m.arena, firstOffset, uint32(end), entries, !locked, y)
 	r.last, r.final = last, final
 	if len(r.items) > 0 {
 		prefix := bytes.Clone(r.prefix)

@@ -86,7 +86,7 @@ func TestMemtableAgainstModel(t *testing.T) {
 		wg.Go(func() {
 			if seed%3 > 0 {
 				for range seed % 3 * 3 {
-					db.order(m, db.published.seq())
+					db.order(m, db.published.seq(), nil)
 				}
 			}
 		})
@@ -118,7 +118,7 @@ func reserveOnly(db *DB, b *Batch) func() {
 func compareMemtable(t *testing.T, seed uint64, db *DB, model []sstable.Key, users [][]byte) {
 	t.Helper()
 	m := db.commit.mem
-	it := sstable.NewMerge(&runIter{run: db.order(m, db.published.seq())}, &listIter{list: &m.list})
+	it := sstable.NewMerge(&runIter{run: db.order(m, db.published.seq(), nil)}, &listIter{list: &m.list})
 	i := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		if i == len(model) || sstable.Compare(it.Key(), model[i]) != 0 ||
@@ -273,7 +273,7 @@ func TestIteratorBesideWritersSeesItsMoment(t *testing.T) {
 	m := db.commit.mem
 	for range 20 {
 		seq := db.published.seq()
-		it := sstable.NewMerge(&runIter{run: db.order(m, db.published.seq())}, &listIter{list: &m.list})
+		it := sstable.NewMerge(&runIter{run: db.order(m, db.published.seq(), nil)}, &listIter{list: &m.list})
 		n := 0
 		for ok := it.First(); ok; ok = it.Next() {
 			if it.Key().Seq() <= seq {
@@ -346,7 +346,7 @@ func BenchmarkMemtableOrder(b *testing.B) {
 		if r := m.run.Swap(nil); r != nil {
 			r.free()
 		}
-		db.order(m, 1)
+		db.order(m, 1, nil)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/entries, "ns/entry")
 }
@@ -411,7 +411,7 @@ func TestOrderAskedAgain(t *testing.T) {
 	}
 	look := func(runs, listed int) {
 		t.Helper()
-		r := db.order(m, db.published.seq())
+		r := db.order(m, db.published.seq(), nil)
 		inList := 0
 		for n := m.list.first(); n != 0; n = m.list.next(n) {
 			inList++
@@ -444,7 +444,7 @@ func TestOrderAwaitsWhatIsBeingWritten(t *testing.T) {
 	second.Put([]byte("a"), nil)
 	finishSecond := reserveOnly(db, &second)
 	sorted := make(chan *memRun)
-	go func() { sorted <- db.order(m, 1) }()
+	go func() { sorted <- db.order(m, 1, nil) }()
 	select {
 	case r := <-sorted:
 		t.Fatalf("sorted %d entries before they were written", len(r.items))
@@ -469,7 +469,7 @@ func TestFlushedMemtablesAreGone(t *testing.T) {
 		db.commit.Lock()
 		m := db.commit.mem
 		db.commit.Unlock()
-		runs = append(runs, weak.Make(db.order(m, db.published.seq())))
+		runs = append(runs, weak.Make(db.order(m, db.published.seq(), nil)))
 		if err := db.Flush(); err != nil {
 			t.Fatal(err)
 		}
@@ -530,7 +530,7 @@ func TestFrozenMemtableIsSortedOnce(t *testing.T) {
 		t.Fatal("the arena of the test is too small")
 	}
 	m.full.Store(true)
-	if a, b := db.order(m, 5), db.order(m, 6); a != b {
+	if a, b := db.order(m, 5, nil), db.order(m, 6, nil); a != b {
 		t.Error("sorted twice")
 	}
 }
