@@ -191,6 +191,10 @@ func copyNewest(
 		read++
 		k := it.Key()
 		at, _ := slices.BinarySearch(snapshots, k.Seq()) // snapshots older than the version
+		if credit -= len(k.User) + 8; credit < 0 {
+			credit = flushYieldBytes
+			yielder.Yield()
+		}
 		if !first && at == stripe && bytes.Equal(k.User, user) {
 			continue
 		}
@@ -199,10 +203,7 @@ func copyNewest(
 		if err := w.Add(k, value); err != nil {
 			return read, err
 		}
-		if credit -= len(k.User) + len(value) + 8; credit < 0 {
-			credit = flushYieldBytes
-			yielder.Yield()
-		}
+		credit -= len(value)
 	}
 	return read, nil
 }

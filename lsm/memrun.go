@@ -3,6 +3,7 @@ package lsm
 import (
 	"bytes"
 	"slices"
+	"sync/atomic"
 	"unsafe"
 
 	"kvd/lsm/procs"
@@ -38,12 +39,10 @@ type runItem struct {
 // 8 MB for a memtable of 64 MiB, and as much to sort with: a third of the garbage of writing 100
 // bytes at a time.
 //
-// y is that of a flush, nil for who waits for the order. Without it, timers of the processor were
-// late by 12 ms: overwrites longer than 20 ms were 103 of 9 million, not 76.
-func newMemRun(
-	a *arena, from, to uint32, n int, lasts bool, y *procs.Yielder,
-) *memRun {
-	r, step := &memRun{arena: a}, sortStep{yielder: y}
+// A flush yields between steps: while it did not, timers of its processor were late by 12 ms, and
+// overwrites longer than 20 ms were 103 of 9 million, not 76.
+func newMemRun(a *arena, from, to uint32, n int, lasts bool, step *sortStep) *memRun {
+	r := &memRun{arena: a}
 	spare := r.alloc(n, lasts)
 	sorted := true
 	var last sstable.Key
@@ -64,7 +63,7 @@ func newMemRun(
 		step.looked(1)
 	}
 	if !sorted {
-		r.sort(spare, &step)
+		r.sort(spare, step)
 	}
 	if half := int64(len(r.memory.Bytes)) / 2; half > 0 {
 		r.memory.Release(half, 2*half)
@@ -79,15 +78,23 @@ const (
 	itemsAStep = 16 << 10
 )
 
-// sortStep is how many nodes a sort has looked at since it yielded.
+// sortStep is the present step of a sort.
 type sortStep struct {
 	yielder *procs.Yielder
-	nodes   int
+	awaited *atomic.Bool
+	nodes   int // looked at
 }
 
 func (s *sortStep) looked(nodes int) {
 	if s.nodes += nodes; s.nodes >= nodesAStep {
-		s.nodes = 0
+		s.end()
+	}
+}
+
+// end yields, unless somebody who reads waits for the sort.
+func (s *sortStep) end() {
+	s.nodes = 0
+	if s.yielder != nil && !s.awaited.Load() {
 		s.yielder.Yield()
 	}
 }
@@ -134,7 +141,7 @@ func (r *memRun) sort(spare []runItem, step *sortStep) {
 			for i := range some {
 				starts[some[i].head>>shift&0xff]++
 			}
-			step.yielder.Yield()
+			step.end()
 		}
 		at := 0
 		for b, n := range starts {
@@ -147,7 +154,7 @@ func (r *memRun) sort(spare []runItem, step *sortStep) {
 				spare[starts[b]] = some[i]
 				starts[b]++
 			}
-			step.yielder.Yield()
+			step.end()
 		}
 		items, spare = spare, items
 	}
@@ -160,9 +167,9 @@ func (r *memRun) sort(spare []runItem, step *sortStep) {
 		}
 		if to-from > 1 {
 			slices.SortFunc(items[from:to], func(a, b runItem) int {
+				step.looked(2)
 				return sstable.Compare(r.arena.key(a.node), r.arena.key(b.node))
 			})
-			step.looked(to - from)
 		}
 		from = to
 	}

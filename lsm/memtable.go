@@ -45,6 +45,7 @@ type memtable struct {
 
 	full     atomic.Bool // takes no more
 	ordering sync.Mutex  // one sorts
+	awaited  atomic.Bool // by somebody who reads: a flush does not yield before it is sorted
 
 	segment uint64    // log segment of its records
 	start   wal.Pos   // position of its first record
@@ -124,10 +125,13 @@ func (m *memtable) get(user []byte, hash uint64, at sstable.Seq) (
 }
 
 // order returns a run that has, with what is in the list by then, every entry up to seq, which is
-// visible. Commits do not wait for it. y is as for newMemRun.
+// visible. Commits do not wait for it. y is that of a flush, nil for who waits for it to read.
 func (db *DB) order(m *memtable, seq sstable.Seq, y *procs.Yielder) *memRun {
 	if r := m.run.Load(); r.covers(seq) {
 		return r
+	}
+	if y == nil {
+		m.awaited.Store(true) // for good: of a full one there is one sort
 	}
 	m.ordering.Lock()
 	defer m.ordering.Unlock()
@@ -150,7 +154,8 @@ func (db *DB) order(m *memtable, seq sstable.Seq, y *procs.Yielder) *memRun {
 		db.commit.Unlock()
 	}
 	db.published.wait(last) // all of it is in
-	r = newMemRun(m.arena, firstOffset, uint32(end), entries, !locked, y)
+	r = newMemRun(m.arena, firstOffset, uint32(end), entries, !locked,
+		&sortStep{yielder: y, awaited: &m.awaited})
 	r.last, r.final = last, final
 	if len(r.items) > 0 {
 		prefix := bytes.Clone(r.prefix)

@@ -7,7 +7,7 @@ import (
 )
 
 // Yielder is how one goroutine of background work offers its processor to others, between steps of
-// some 50 us, and gets its share all the same. The zero Yielder is ready, a nil one never yields.
+// some 50 us, and gets its share all the same. The zero Yielder is ready.
 //
 // Goroutines that compute without a pause, readers of what is cached say, have a processor for 10
 // ms each when it is their turn. With two of them on two processors, a flush that yielded after
@@ -16,26 +16,27 @@ import (
 // not count: one disturbance would have all of them take turns for ever.
 //
 // In such a turn others wait, a writer whose pause is over or who was preempted, and timers. So
-// there is none before long yields took a quarter of the time: when each earned one, of 9 million
-// overwrites beside two merges and a flush 144 took longer than 20 ms, and 103 with this rule.
+// there is none while long yields take less than a quarter of the time: when each earned one, of 9
+// million overwrites beside two merges and a flush 144 took longer than 20 ms, and 103 with such a
+// rule.
 type Yielder struct {
 	turn    time.Duration // of work, till the next yield
 	looked  time.Time
-	yielded time.Time     // the end of the last yield
-	starved time.Duration // what long yields took, less a quarter of all time since
+	resumed time.Time     // from the last yield
+	starved time.Duration // what long yields took, less a third of the work between yields
 }
 
 const (
 	// longYield is what a yield takes when somebody had a turn. Others who yield are faster.
-	longYield = 5 * time.Millisecond
+	longYield = 2 * time.Millisecond
 	// turnMax is what the Go scheduler leaves a goroutine that does not yield.
 	turnMax = 10 * time.Millisecond
 	// stepMax is what counts of a step at most: one that took longer waited for a processor or for
 	// the disk.
 	stepMax = time.Millisecond
-	// starvedLeast is where turns begin: at the third of three long yields, not with one pause of
-	// the machine. starvedMost bounds how long a Yielder remembers.
-	starvedLeast = 20 * time.Millisecond
+	// starvedLeast is where turns begin: at the third of three yields of 10 ms, however long each
+	// was, and not with a pause of the machine. starvedMost bounds how long a Yielder remembers.
+	starvedLeast = 25 * time.Millisecond
 	starvedMost  = 40 * time.Millisecond
 )
 
@@ -44,9 +45,6 @@ var turns atomic.Int64
 
 // Yield lets others run, unless it is this goroutine's turn.
 func (y *Yielder) Yield() {
-	if y == nil {
-		return
-	}
 	if now := time.Now(); y.due(now) {
 		before := turns.Load()
 		runtime.Gosched()
@@ -69,13 +67,13 @@ func (y *Yielder) due(now time.Time) bool {
 
 // resume notes how long others ran, and how much of that were turns of Yielders.
 func (y *Yielder) resume(began, ended time.Time, theirs time.Duration) {
-	y.starved = max(0, y.starved-ended.Sub(y.yielded)/4)
-	y.looked, y.yielded = ended, ended
-	took := ended.Sub(began) - theirs
+	y.starved = max(0, y.starved-began.Sub(y.resumed)/3)
+	y.looked, y.resumed = ended, ended
+	took := min(ended.Sub(began)-theirs, turnMax)
 	if took < longYield {
 		return
 	}
 	if y.starved = min(y.starved+took, starvedMost); y.starved >= starvedLeast {
-		y.turn = min(took, turnMax)
+		y.turn = took
 	}
 }

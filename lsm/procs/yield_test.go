@@ -18,9 +18,9 @@ func TestYielder(t *testing.T) {
 	}{
 		{step, 0, step, 0},
 		{longYield - 1, 0, step, 0},
-		{longYield, 0, step, 50},
+		{longYield, 0, step, 20},
 		{8 * time.Millisecond, 0, step, 80},
-		{20 * time.Millisecond, 18 * time.Millisecond, step, 0}, // two others had a turn
+		{20 * time.Millisecond, 19 * time.Millisecond, step, 0}, // two others had a turn
 		{20 * time.Millisecond, 12 * time.Millisecond, step, 80},
 		{time.Second, 0, 900 * time.Microsecond, 12},
 		{time.Second, 0, step, 100},                 // everybody else had several: one is due
@@ -32,7 +32,7 @@ func TestYielder(t *testing.T) {
 			if !y.due(now) {
 				t.Fatalf("%+v: not due", c)
 			}
-			y.starved, y.yielded = starvedMost, now
+			y.starved, y.resumed = starvedMost, now
 			began := now
 			now = now.Add(c.took)
 			y.resume(began, now, c.theirs)
@@ -56,39 +56,46 @@ func TestYielder(t *testing.T) {
 
 // TestYielderPutsUpWithSomeWaiting: turns are for who waits for more than a quarter of the time.
 func TestYielderPutsUpWithSomeWaiting(t *testing.T) {
-	const long = 10 * time.Millisecond
+	const us, ms = time.Microsecond, time.Millisecond
 	for _, c := range []struct {
 		name       string
-		took, work time.Duration // of each yield, and from one to the next
+		took, work time.Duration // of each yield, and before it
 		want       string        // of ten yields, those that earn a turn
 	}{
-		{"busy goroutines on all processors", long, 50 * time.Microsecond, "..TTTTTTTT"},
-		{"the same, with a turn after each", long, long, "..TTTTTTTT"},
-		{"a third of the time", long, 2 * long, "....TTTTTT"},
-		{"a quarter", long, 3 * long, ".........."},
-		{"others who yield", 300 * time.Microsecond, 100 * time.Microsecond, ".........."},
-		{"one pause of the machine", 0, 100 * time.Microsecond, ".........."},
+		{"busy goroutines on all processors", 10 * ms, 50 * us, "..TTTTTTTT"},
+		{"many of them", 80 * ms, 50 * us, "..TTTTTTTT"},
+		{"on many processors", 3 * ms, 50 * us, "........TT"},
+		{"with a turn after each", 10 * ms, 10 * ms, "...TTTTTTT"},
+		{"a third of the time", 10 * ms, 20 * ms, ".....TTTTT"},
+		{"a quarter", 10 * ms, 30 * ms, ".........."},
+		{"others who yield", longYield - 1, 100 * us, ".........."},
 	} {
 		var y Yielder
-		got, now := "", time.Unix(1, 0)
-		y.yielded = now
-		if c.took == 0 {
-			y.resume(now, now.Add(15*time.Millisecond), 0)
-			now = y.yielded
-		}
-		for range 10 {
+		now := time.Unix(1, 0)
+		y.resumed = now
+		yield := func(work, took time.Duration) string {
 			y.turn = 0
-			now = now.Add(c.work)
-			y.resume(now, now.Add(c.took), 0)
-			now = now.Add(c.took)
-			got += map[bool]string{true: "T", false: "."}[y.turn > 0]
+			began := now.Add(work)
+			now = began.Add(took)
+			y.resume(began, now, 0)
+			return map[bool]string{true: "T", false: "."}[y.turn > 0]
+		}
+		got := ""
+		for range 10 {
+			got += yield(c.work, c.took)
 		}
 		if got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
-		y.turn, now = 0, now.Add(time.Second)
-		if y.resume(now, now.Add(long), 0); y.turn > 0 {
-			t.Errorf("%s: a second later it earned a turn", c.name)
+		for range 1000 {
+			yield(c.work, c.took)
+		}
+		// All is forgotten after work for 120 ms, and one pause of the machine is nothing.
+		if got := yield(120*ms, time.Second); got != "." {
+			t.Errorf("%s: a pause of the machine earned a turn", c.name)
+		}
+		if got := yield(50*us, 10*ms) + yield(50*us, 10*ms); got != ".T" {
+			t.Errorf("%s: after a pause of the machine and work: %s", c.name, got)
 		}
 	}
 }
@@ -106,7 +113,7 @@ func TestYieldersDoNotEarnTurnsOfEachOther(t *testing.T) {
 			for began := time.Now(); time.Since(began) < 8*time.Millisecond; {
 			}
 		})
-		y := Yielder{starved: starvedMost, yielded: time.Now()}
+		y := Yielder{starved: starvedMost, resumed: time.Now()}
 		for !ran.Load() { // now and then the scheduler has this one go on
 			y.Yield()
 		}
