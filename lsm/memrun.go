@@ -81,7 +81,7 @@ const (
 // sortStep is the present step of a sort.
 type sortStep struct {
 	yielder *procs.Yielder
-	awaited *atomic.Bool
+	awaited *atomic.Int32
 	nodes   int // looked at
 }
 
@@ -94,7 +94,7 @@ func (s *sortStep) looked(nodes int) {
 // end yields, unless somebody who reads waits for the sort.
 func (s *sortStep) end() {
 	s.nodes = 0
-	if s.yielder != nil && !s.awaited.Load() {
+	if s.yielder != nil && s.awaited.Load() == 0 {
 		s.yielder.Yield()
 	}
 }

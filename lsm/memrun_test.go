@@ -12,29 +12,18 @@ import (
 	"kvd/sstable"
 )
 
-// sortedMemtable is a full memtable of several steps of a sort, half of them with the same head,
-// and its keys in order.
-func sortedMemtable(t *testing.T) (*DB, *memtable, []sstable.Key) {
-	const entries = 3*itemsAStep + 7
-	db := memtableDB(t, 8<<20, nil)
-	m := db.commit.mem
+// keysOfManySteps are keys whose sort has several steps, half of them with the same head.
+func keysOfManySteps() []sstable.Key {
 	r := rand.New(rand.NewPCG(1, 1))
-	keys := make([]sstable.Key, entries)
+	keys := make([]sstable.Key, 3*itemsAStep+7)
 	for i := range keys {
 		user := fmt.Appendf(nil, "%016x", r.Uint64())
 		if i%2 == 0 {
 			user = fmt.Appendf(nil, "same head %x", r.Uint32N(1000))
 		}
-		var b Batch
-		b.Put(user, nil)
-		if !commitTo(db, &b) {
-			t.Fatal("the arena of the test is too small")
-		}
 		keys[i] = sstable.MakeKey(user, sstable.Seq(i+1), sstable.KindPut)
 	}
-	m.full.Store(true)
-	slices.SortFunc(keys, sstable.Compare)
-	return db, m, keys
+	return keys
 }
 
 // turnsDuring returns how often somebody else had the only processor while f ran.
@@ -65,22 +54,32 @@ func TestSortOfFlushYields(t *testing.T) {
 	for _, c := range []struct {
 		name               string
 		yielder            *procs.Yielder
-		awaited            bool
+		awaited            int32
 		turnsMin, turnsMax int
 	}{
-		{"flush", new(procs.Yielder), false, 500, 1 << 20},
-		{"flush that somebody waits for", new(procs.Yielder), true, 0, 20},
-		{"reader", nil, false, 0, 20},
+		{"flush", new(procs.Yielder), 0, 500, 1 << 20},
+		{"flush that somebody waits for", new(procs.Yielder), 1, 0, 20},
+		{"reader", nil, 0, 0, 20},
 	} {
-		db, m, want := sortedMemtable(t)
+		db, want := memtableDB(t, 8<<20, nil), keysOfManySteps()
+		m := db.commit.mem
+		for _, k := range want {
+			var b Batch
+			b.Put(k.User, nil)
+			if !commitTo(db, &b) {
+				t.Fatal("the arena of the test is too small")
+			}
+		}
+		m.full.Store(true)
 		m.awaited.Store(c.awaited)
+		slices.SortFunc(want, sstable.Compare)
 		var run *memRun
 		turns := turnsDuring(func() { run = db.order(m, 1, c.yielder) })
 		if turns < c.turnsMin || turns > c.turnsMax {
 			t.Errorf("%s: others had %d turns", c.name, turns)
 		}
-		if m.awaited.Load() != (c.yielder == nil || c.awaited) {
-			t.Errorf("%s: awaited %v", c.name, m.awaited.Load())
+		if now := m.awaited.Load(); now != c.awaited {
+			t.Errorf("%s: %d are waiting", c.name, now)
 		}
 		for i := range want {
 			if got := m.arena.key(run.items[i].node); sstable.Compare(got, want[i]) != 0 {
@@ -91,18 +90,23 @@ func TestSortOfFlushYields(t *testing.T) {
 	}
 }
 
-// TestFlushDoesNotAwaitItself: what makes a sort hurry is somebody who reads.
-func TestFlushDoesNotAwaitItself(t *testing.T) {
-	db := mustOpen(t, "data", roomyOptions(vfs.NewMem()))
+// TestFlushYieldsInItsSort has so little to write that all turns but 20 are those of the sort.
+func TestFlushYieldsInItsSort(t *testing.T) {
+	o := roomyOptions(vfs.NewMem())
+	o.MemtableBytes = 8 << 20
+	db := mustOpen(t, "data", o)
 	defer mustClose(t, db)
-	if err := db.Put([]byte("k"), nil, NoSync); err != nil {
-		t.Fatal(err)
+	for _, k := range keysOfManySteps() {
+		if err := db.Put(k.User, nil, NoSync); err != nil {
+			t.Fatal(err)
+		}
 	}
-	m := db.commit.mem
-	if err := db.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if m.awaited.Load() {
-		t.Error("a flush that nobody waits for hurries")
+	turns := turnsDuring(func() {
+		if err := db.Flush(); err != nil {
+			t.Error(err)
+		}
+	})
+	if turns < 500 {
+		t.Errorf("others had %d turns", turns)
 	}
 }

@@ -43,9 +43,9 @@ type memtable struct {
 	entries uint64
 	links   bool // new entries go into list
 
-	full     atomic.Bool // takes no more
-	ordering sync.Mutex  // one sorts
-	awaited  atomic.Bool // by somebody who reads: a flush does not yield before it is sorted
+	full     atomic.Bool  // takes no more
+	ordering sync.Mutex   // one sorts
+	awaited  atomic.Int32 // who waits for that to read: the sort of a flush does not yield then
 
 	segment uint64    // log segment of its records
 	start   wal.Pos   // position of its first record
@@ -131,7 +131,8 @@ func (db *DB) order(m *memtable, seq sstable.Seq, y *procs.Yielder) *memRun {
 		return r
 	}
 	if y == nil {
-		m.awaited.Store(true) // for good: of a full one there is one sort
+		m.awaited.Add(1)
+		defer m.awaited.Add(-1)
 	}
 	m.ordering.Lock()
 	defer m.ordering.Unlock()
