@@ -22,8 +22,7 @@ import (
 type Yielder struct {
 	turn    time.Duration // of work, till the next yield
 	looked  time.Time
-	resumed time.Time     // from the last yield
-	starved time.Duration // what long yields took, less a third of the work between yields
+	starved time.Duration // what long yields took, less a third of the work since
 }
 
 const (
@@ -53,22 +52,22 @@ func (y *Yielder) Yield() {
 	}
 }
 
-// due reports whether the turn is over.
+// due counts the work since the last look, and reports whether the turn is over.
 func (y *Yielder) due(now time.Time) bool {
+	step := min(now.Sub(y.looked), stepMax)
+	y.looked = now
+	y.starved = max(0, y.starved-step/3)
 	if y.turn <= 0 {
 		return true
 	}
-	step := min(now.Sub(y.looked), stepMax)
 	turns.Add(int64(step))
 	y.turn -= step
-	y.looked = now
 	return false
 }
 
 // resume notes how long others ran, and how much of that were turns of Yielders.
 func (y *Yielder) resume(began, ended time.Time, theirs time.Duration) {
-	y.starved = max(0, y.starved-began.Sub(y.resumed)/3)
-	y.looked, y.resumed = ended, ended
+	y.looked = ended
 	took := min(ended.Sub(began)-theirs, turnMax)
 	if took < longYield {
 		return

@@ -32,7 +32,7 @@ func TestYielder(t *testing.T) {
 			if !y.due(now) {
 				t.Fatalf("%+v: not due", c)
 			}
-			y.starved, y.resumed = starvedMost, now
+			y.starved = starvedMost
 			began := now
 			now = now.Add(c.took)
 			y.resume(began, now, c.theirs)
@@ -72,10 +72,13 @@ func TestYielderPutsUpWithSomeWaiting(t *testing.T) {
 	} {
 		var y Yielder
 		now := time.Unix(1, 0)
-		y.resumed = now
 		yield := func(work, took time.Duration) string {
 			y.turn = 0
-			began := now.Add(work)
+			for ; work > 0; work -= stepMax {
+				now = now.Add(min(work, stepMax))
+				y.due(now)
+			}
+			began := now
 			now = began.Add(took)
 			y.resume(began, now, 0)
 			return map[bool]string{true: "T", false: "."}[y.turn > 0]
@@ -113,7 +116,7 @@ func TestYieldersDoNotEarnTurnsOfEachOther(t *testing.T) {
 			for began := time.Now(); time.Since(began) < 8*time.Millisecond; {
 			}
 		})
-		y := Yielder{starved: starvedMost, resumed: time.Now()}
+		y := Yielder{starved: starvedMost}
 		for !ran.Load() { // now and then the scheduler has this one go on
 			y.Yield()
 		}
