@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"kvd/lsm/procs"
 	"kvd/lsm/vfs"
@@ -93,8 +94,10 @@ func TestReaderThatWaitsForASortIsCounted(t *testing.T) {
 	m.ordering.Lock()
 	sorted := make(chan *memRun)
 	go func() { sorted <- db.order(m, 0, nil) }()
-	for m.awaited.Load() != 1 {
-		runtime.Gosched()
+	for began := time.Now(); m.awaited.Load() != 1; runtime.Gosched() {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%d are waiting", m.awaited.Load())
+		}
 	}
 	m.ordering.Unlock()
 	<-sorted

@@ -33,8 +33,8 @@ const (
 	// stepMax is what counts of a step at most: one that took longer waited for a processor or for
 	// the disk.
 	stepMax = time.Millisecond
-	// starvedLeast is where turns begin: at the third of three yields of 10 ms, however long each
-	// was, and not with a pause of the machine. starvedMost bounds how long a Yielder remembers.
+	// starvedLeast is where turns begin: at the third of three yields of 10 ms or more, not with
+	// one pause of the machine. starvedMost bounds how long a Yielder remembers.
 	starvedLeast = 25 * time.Millisecond
 	starvedMost  = 40 * time.Millisecond
 )
