@@ -202,52 +202,6 @@ func TestAnswersNobodyTakesAreBounded(t *testing.T) {
 	}
 }
 
-func TestAnswerGate(t *testing.T) {
-	var g answerGate
-	g.open(100)
-	ctx := &callContext{parent: t.Context(), deadline: time.Now().Add(time.Minute)}
-	for range 50 {
-		g.leave(g.enterAnswer(ctx, 60))
-	}
-	if held, mean := g.held.Load(), g.means[0].Load(); held != 0 || mean < 50 {
-		t.Fatalf("held %d, mean %d", held, mean)
-	}
-	first := g.enter(ctx, 0)
-	entered := make(chan int64)
-	go func() { entered <- g.enter(ctx, 0) }()
-	for g.waiting.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	g.answered(0, first, 60)
-	g.leave(60)
-	second := <-entered
-
-	parent, cancel := context.WithCancel(t.Context())
-	dead := &callContext{parent: parent, deadline: ctx.deadline}
-	go func() { entered <- g.enter(dead, 0) }()
-	for g.waiting.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	g.wake()
-	if n := <-entered; n != 0 {
-		t.Errorf("a call whose connection ended reserved %d", n)
-	}
-	g.answered(0, second, 0)
-	if n := g.held.Load(); n != 0 {
-		t.Errorf("held %d at the end", n)
-	}
-	if n := testing.AllocsPerRun(100, func() { g.leave(g.enterAnswer(ctx, 60)) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
-// enterAnswer runs a call with an answer of n bytes through the gate.
-func (g *answerGate) enterAnswer(ctx *callContext, n int64) int64 {
-	g.answered(0, g.enter(ctx, 0), n)
-	return n
-}
-
 func TestPinThatBecameKnownMeanwhileIsCompared(t *testing.T) {
 	cert, err := x509.ParseCertificate(identity(t).cert.Certificate[0])
 	if err != nil {

@@ -249,8 +249,8 @@ func TestCallsAllocateNothing(t *testing.T) {
 		take := func(w *groupWriter) []byte { // what the writing goroutine does
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			b := w.out
-			w.out, w.spare = w.spare[:0], b
+			b := w.takeLocked()
+			w.spare = b
 			return b
 		}
 		one := func() {

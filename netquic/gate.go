@@ -19,16 +19,17 @@ const (
 // bytes are equal, which is a guess; it costs nothing when it is wrong but a worse estimate. One
 // mean for all kinds let 300 pages through at once behind small answers.
 //
-// One call may always run. All methods may be called by many goroutines; none allocates.
+// One call may always run. Those who wait are let in in turn; the small ones need not wait behind
+// pages. All methods may be called by many goroutines; none allocates.
 type answerGate struct {
 	limit int64 // fixed by open
 
-	held    atomic.Int64      // bytes, reserved or of answers
-	means   [256]atomic.Int64 // bytes of an answer, of late, by kind
-	waiting atomic.Int64      // calls; a change of held after which it is zero need wake nobody
+	means [256]atomic.Int64 // bytes of an answer, of late, by kind
+	held  atomic.Int64      // bytes, reserved or of answers; changed under mu
 
-	mu   sync.Mutex
-	room sync.Cond
+	mu          sync.Mutex
+	first, last *job // those who wait, linked by job.behind
+	ended       bool // nobody waits any more
 }
 
 func (g *answerGate) open(limit int64) {
@@ -36,7 +37,6 @@ func (g *answerGate) open(limit int64) {
 	for i := range g.means {
 		g.means[i].Store(limit / firstShare)
 	}
-	g.room.L = &g.mu
 }
 
 // kindOf returns the kind of a request.
@@ -47,59 +47,67 @@ func kindOf(req []byte) byte {
 	return req[0]
 }
 
-// enter waits until the call may start, and returns what it has reserved. A call whose context has
-// ended need not wait: it will not start.
-func (g *answerGate) enter(ctx *callContext, kind byte) (reserved int64) {
-	if n, ok := g.reserve(kind); ok {
-		return n
-	}
+// enter waits until the call may start.
+func (g *answerGate) enter(j *job) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.waiting.Add(1)
-	n, ok := g.reserve(kind)
-	for ; !ok && ctx.Err() == nil; n, ok = g.reserve(kind) {
-		g.room.Wait()
+	small := g.means[kindOf(j.req)].Load() <= smallBytes
+	if (g.first == nil || small) && g.reserveLocked(j) {
+		g.mu.Unlock()
+		return
 	}
-	if g.waiting.Add(-1) > 0 {
-		g.room.Signal() // the room may suffice for the next one too
+	if g.first == nil {
+		g.first = j
+	} else {
+		g.last.behind = j
 	}
-	return n
+	g.last = j
+	g.mu.Unlock()
+	<-j.turn
 }
 
-func (g *answerGate) reserve(kind byte) (n int64, ok bool) {
-	n = g.means[kind].Load()
-	for {
-		held := g.held.Load()
-		if held > 0 && held+n > g.limit {
-			return 0, false
-		}
-		if g.held.CompareAndSwap(held, held+n) {
-			return n, true
-		}
+// reserveLocked takes what j is expected to need, if there is as much.
+func (g *answerGate) reserveLocked(j *job) bool {
+	n, held := g.means[kindOf(j.req)].Load(), g.held.Load()
+	if held > 0 && held+n > g.limit && !g.ended {
+		return false
 	}
+	j.reserved = n
+	g.held.Store(held + n)
+	return true
 }
 
 // answered replaces the reservation of a call by the bytes of its answer.
-func (g *answerGate) answered(kind byte, reserved, bytes int64) {
-	mean := g.means[kind].Load()
-	g.means[kind].Store(mean + (bytes-mean)/meanWeight) // a lost update of two at once does no harm
-	g.add(bytes - reserved)
+func (g *answerGate) answered(j *job, bytes int64) {
+	mean := &g.means[kindOf(j.req)]
+	last := mean.Load()
+	mean.Store(last + (bytes-last)/meanWeight) // a lost update of two at once does no harm
+	g.add(bytes - j.reserved)
 }
 
 // leave takes an answer out that the lane's writer has, or that nobody wants any more.
 func (g *answerGate) leave(bytes int64) { g.add(-bytes) }
 
 func (g *answerGate) add(bytes int64) {
-	if g.held.Add(bytes); bytes < 0 && g.waiting.Load() > 0 {
-		g.mu.Lock()
-		g.room.Signal()
-		g.mu.Unlock()
+	g.mu.Lock()
+	g.held.Add(bytes)
+	g.letInLocked()
+	g.mu.Unlock()
+}
+
+// letInLocked starts those who have waited longest, as far as there is room.
+func (g *answerGate) letInLocked() {
+	for g.first != nil && g.reserveLocked(g.first) {
+		j := g.first
+		g.first, j.behind = j.behind, nil
+		j.turn <- struct{}{}
 	}
 }
 
-// wake lets waiting calls see that their connection has ended.
-func (g *answerGate) wake() {
+// end starts all who wait, and lets nobody wait any more: the connection has ended, and calls see
+// that by themselves.
+func (g *answerGate) end() {
 	g.mu.Lock()
-	g.room.Broadcast()
+	g.ended = true
+	g.letInLocked()
 	g.mu.Unlock()
 }

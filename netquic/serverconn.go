@@ -58,7 +58,7 @@ func (c *serverConn) run() {
 		go l.write()
 	}
 	<-c.ctx.Done()
-	c.answers.wake()
+	c.answers.end()
 	c.s.counters.closed.count(context.Cause(c.ctx))
 	c.s.forget(c)
 }

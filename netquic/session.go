@@ -100,20 +100,24 @@ type clientLane struct {
 func (l *clientLane) begin(ctx context.Context, deadline time.Time, req, dst []byte) (
 	*call, error) {
 	w := l.out
+	bytes := requestBytes + len(req)
+	room := w.roomFor(bytes)
+	taken, err := room.enter(ctx, deadline, bytes)
+	if err != nil {
+		return nil, err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.state == writerOpen && len(w.out) >= queueBytes {
-		if err := w.waitRoomLocked(ctx, deadline); err != nil {
-			return nil, err
-		}
-	}
 	if w.state != writerOpen {
+		room.free.Release(taken)
 		return nil, errDraining
 	}
 	k := l.slotLocked()
 	if k == nil {
+		room.free.Release(taken)
 		return nil, ErrOverloaded
 	}
+	room.queued += taken
 	k.id += maxSlots // the next use of this slot
 	k.dst, k.err, k.retry, k.inDoubt = dst, nil, false, false
 	k.batch, k.offset = w.taken, len(w.out)

@@ -59,19 +59,26 @@ type job struct {
 	req  []byte
 	resp []byte
 	ctx  *callContext
+
+	// Of the answerGate.
+	reserved int64
+	turn     chan struct{} // one token when it need wait no longer
+	behind   *job          // waits next
 }
 
-var jobs = sync.Pool{New: func() any { return &job{ctx: new(callContext)} }}
+var jobs = sync.Pool{New: func() any {
+	return &job{ctx: new(callContext), turn: make(chan struct{}, 1)}
+}}
 
 func takeJob() *job { return jobs.Get().(*job) }
 
 // serve runs the call, queues its answer and gives the job back.
 func (j *job) serve() {
 	l := j.lane
-	gate, kind := &l.c.answers, kindOf(j.req)
-	reserved := gate.enter(j.ctx, kind)
+	gate := &l.c.answers
+	gate.enter(j)
 	j.resp = j.answer()
-	gate.answered(kind, reserved, int64(len(j.resp)))
+	gate.answered(j, int64(len(j.resp)))
 	l.c.s.counters.bytesOut.Add(uint64(len(j.resp)))
 	l.out.send(j.resp)
 	gate.leave(int64(len(j.resp)))

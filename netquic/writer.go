@@ -10,7 +10,6 @@ import (
 )
 
 const (
-	queueBytes = 1 << 20   // a lane with this much unwritten makes its producers wait
 	writeBytes = 256 << 10 // one Write: the unit in which a slow reader must make progress
 
 	gatherYields = 2 // of the processor, before a batch is taken
@@ -41,7 +40,8 @@ type groupWriter struct {
 	hasty int    // batches to take without a yield
 	taken uint64 // batches given to the stream; a frame of batch n is unsent while n == taken
 	state writerState
-	room  chan struct{} // closed when out is taken; nil while nobody waits
+
+	small, large room // for what is queued
 }
 
 type writerState uint8
@@ -53,7 +53,8 @@ const (
 )
 
 func newGroupWriter(dst io.WriteCloser, calls *atomic.Int64) *groupWriter {
-	w := &groupWriter{dst: dst, calls: calls}
+	w := &groupWriter{dst: dst, calls: calls,
+		small: newRoom(smallRoomBytes), large: newRoom(largeRoomBytes)}
 	w.work.L = &w.mu
 	return w
 }
@@ -76,12 +77,7 @@ func (w *groupWriter) run() error {
 			w.mu.Unlock()
 			return w.dst.Close()
 		}
-		batch := w.out
-		w.last = w.sends
-		w.out, w.spare, w.sends = w.spare[:0], nil, 0
-		w.taken++
-		w.given = len(batch)
-		w.roomLocked()
+		batch := w.takeLocked()
 		w.mu.Unlock()
 
 		err := w.write(batch)
@@ -97,6 +93,23 @@ func (w *groupWriter) run() error {
 			w.spare = batch
 		}
 	}
+}
+
+// takeLocked takes everything queued, and gives its room to those who wait.
+func (w *groupWriter) takeLocked() []byte {
+	batch := w.out
+	w.last = w.sends
+	w.out, w.spare, w.sends = w.spare[:0], nil, 0
+	w.taken++
+	w.given = len(batch)
+	w.clearLocked()
+	return batch
+}
+
+// clearLocked is called when nothing is queued any more.
+func (w *groupWriter) clearLocked() {
+	w.small.clearLocked()
+	w.large.clearLocked()
 }
 
 // gatherLocked lets goroutines that are about to queue something do so before the batch is taken.
@@ -154,19 +167,28 @@ func (w *groupWriter) write(b []byte) error {
 	return nil
 }
 
-// send queues a copy of b, waiting while the lane is over its limit. On a dead lane it does
-// nothing.
+// roomFor returns the room that a frame of n bytes needs. It is to be entered before it is queued.
+func (w *groupWriter) roomFor(n int) *room {
+	if n <= smallBytes {
+		return &w.small
+	}
+	return &w.large
+}
+
+// send queues a copy of b, waiting while there is no room for it. On a dead lane it does nothing.
 func (w *groupWriter) send(b []byte) {
+	room := w.roomFor(len(b))
+	taken, _ := room.enter(context.Background(), time.Time{}, len(b))
 	w.mu.Lock()
-	for len(w.out) >= queueBytes && w.state == writerOpen {
-		w.waitRoomLocked(context.Background(), time.Time{})
+	defer w.mu.Unlock()
+	if w.state != writerOpen {
+		room.free.Release(taken)
+		return
 	}
-	if w.state == writerOpen {
-		w.out = append(w.out, b...)
-		w.sends++
-		w.work.Signal()
-	}
-	w.mu.Unlock()
+	room.queued += taken
+	w.out = append(w.out, b...)
+	w.sends++
+	w.work.Signal()
 }
 
 // tryMessage queues a frame with a message to a peer unless it would then hold more than budget
@@ -192,16 +214,17 @@ func (w *groupWriter) queued() int {
 }
 
 // sendSwap queues b, which holds n answers, like send, and returns a buffer to gather the next
-// answers in: when nothing is queued the buffers are swapped instead of copied.
+// answers in: when nothing is queued the buffers are swapped instead of copied. It never waits for
+// large frames: requests of all kinds are behind who reads the lane.
 func (w *groupWriter) sendSwap(b []byte, n int) []byte {
+	taken, _ := w.small.enter(context.Background(), time.Time{}, len(b))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.out) >= queueBytes && w.state == writerOpen {
-		w.waitRoomLocked(context.Background(), time.Time{})
-	}
 	if w.state != writerOpen {
+		w.small.free.Release(taken)
 		return b[:0]
 	}
+	w.small.queued += taken
 	w.sends += n
 	if len(w.out) == 0 {
 		w.out, b = b, w.out
@@ -212,46 +235,12 @@ func (w *groupWriter) sendSwap(b []byte, n int) []byte {
 	return b[:0]
 }
 
-// waitRoomLocked waits until what is queued has been taken. It gives up when ctx ends or the
-// deadline, if there is one, passes. It unlocks mu meanwhile.
-func (w *groupWriter) waitRoomLocked(ctx context.Context, deadline time.Time) error {
-	if w.room == nil {
-		w.room = make(chan struct{})
-	}
-	room := w.room
-	w.mu.Unlock()
-	defer w.mu.Lock()
-	var expired <-chan time.Time
-	if !deadline.IsZero() {
-		t := time.NewTimer(time.Until(deadline))
-		defer t.Stop()
-		expired = t.C
-	}
-	select {
-	case <-room:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-expired:
-		return ErrTimeout
-	}
-}
-
-// roomLocked wakes whoever waits for room.
-func (w *groupWriter) roomLocked() {
-	if w.room != nil {
-		close(w.room)
-		w.room = nil
-	}
-}
-
 // close writes what is queued, then closes the stream. Later sends do nothing.
 func (w *groupWriter) close() {
 	w.mu.Lock()
 	if w.state == writerOpen {
 		w.state = writerClosing
 		w.work.Signal()
-		w.roomLocked()
 	}
 	w.mu.Unlock()
 }
@@ -267,5 +256,5 @@ func (w *groupWriter) dieLocked() {
 	w.state = writerDead
 	w.out, w.spare = nil, nil
 	w.work.Signal()
-	w.roomLocked()
+	w.clearLocked()
 }

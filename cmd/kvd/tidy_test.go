@@ -43,8 +43,10 @@ var imports = map[string][]string{
 		"kvd/sstable/offheap", "kvd/sstable/rcu", "kvd/wal",
 	},
 	"replication": {"github.com/cespare/xxhash/v2", "kvd/lsm"},
-	"netquic":     {"github.com/quic-go/quic-go", "kvd/lsm/procs"},
-	"bench":       {"github.com/HdrHistogram/hdrhistogram-go"},
+	"netquic": {
+		"github.com/quic-go/quic-go", "golang.org/x/sync/semaphore", "kvd/lsm/procs",
+	},
+	"bench": {"github.com/HdrHistogram/hdrhistogram-go"},
 }
 
 // pure lists the files of decisions: functions of values, without clock or chance.
