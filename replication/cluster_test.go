@@ -20,6 +20,7 @@ type localCluster struct {
 	down  []atomic.Bool
 	sent  []atomic.Int64 // bytes of messages, by receiver
 	place *Placement
+	asked atomic.Int64 // requests of clients
 }
 
 func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
@@ -94,7 +95,7 @@ func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
 func (l *localCluster) client() *ClusterClient {
 	byAddr := map[string]Caller{}
 	for i, m := range l.place.Members {
-		byAddr[m.Addr] = localCaller{LocalCaller{l.nodes[i]}, &l.down[i]}
+		byAddr[m.Addr] = localCaller{LocalCaller{l.nodes[i]}, &l.down[i], &l.asked}
 	}
 	return NewClusterClient([]string{l.place.Members[0].Addr}, func(addr string) (Caller, error) {
 		return byAddr[addr], nil
@@ -104,10 +105,12 @@ func (l *localCluster) client() *ClusterClient {
 // localCaller reaches a node unless it is down.
 type localCaller struct {
 	LocalCaller
-	down *atomic.Bool
+	down  *atomic.Bool
+	asked *atomic.Int64
 }
 
 func (l localCaller) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
+	l.asked.Add(1)
 	if l.down.Load() {
 		return dst, errors.New("no connection")
 	}

@@ -2,11 +2,14 @@ package replication
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 )
 
-// scanParallel is how many partitions a scan reads together.
+// scanParallel is how many partitions a scan reads together, once it has gone through as many.
 const scanParallel = 16
 
 // Scan calls fn with every key of [lower, upper) and all its values, at most limit keys (0 = all),
@@ -14,61 +17,51 @@ const scanParallel = 16
 // order, and keys with the same {hash tag} are in one partition. When the bounds have such a tag in
 // common only its partition is read. Slices are valid during the call.
 //
-// A key that is written during the scan is seen or not; one that is not is seen exactly once.
+// A key that is written during the scan is seen or not; one that is not is seen exactly once. Of
+// each partition that is read ahead two pages, of 256 KiB, are held at most.
 func (c *ClusterClient) Scan(ctx context.Context, lower, upper []byte, limit int, o ReadOptions,
 	fn func(key []byte, values [][]byte) error) error {
+	if limit < 0 {
+		return errors.New("replication: negative limit")
+	}
 	parts := scanPartitions(lower, upper)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type result struct {
-		pages [][]byte
-		err   error
-	}
-	results := make([]chan result, len(parts))
-	slots := make(chan struct{}, scanParallel)
-	for i := range results {
-		results[i] = make(chan result, 1)
-	}
-	go func() {
-		for i, part := range parts {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return
+	// One at first, then twice as many each time: most scans with a limit find enough in the first.
+	// With 16 at once, 64 callers who scan 50 pairs got 55 a second instead of 800.
+	ahead, window := make([]chan fetched, 0, scanParallel), 1
+	for i, begun, count := 0, 0, 0; i < len(parts); i++ {
+		for ; begun < len(parts) && len(ahead) < window; begun++ {
+			pages := make(chan fetched, 1)
+			ahead = append(ahead, pages)
+			s := partitionScan{c, parts[begun], lower, upper, max(limit-count, 0), o}
+			wg.Go(func() {
+				defer close(pages)
+				s.run(ctx, pages)
+			})
+		}
+		for page := range ahead[0] {
+			if page.err != nil {
+				return cmp.Or(ctx.Err(), fmt.Errorf("partition %d: %w", parts[i], page.err))
 			}
-			go func() {
-				pages, err := c.scanPartition(ctx, part, lower, upper, limit, o)
-				results[i] <- result{pages, err}
-			}()
-		}
-	}()
-	count := 0
-	for i := range parts {
-		var r result
-		select {
-		case r = <-results[i]:
-			<-slots
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if r.err != nil {
-			return fmt.Errorf("partition %d: %w", parts[i], r.err)
-		}
-		for _, body := range r.pages {
-			p := clusterPage{d: decoder{rest: body}}
+			p := clusterPage{d: decoder{rest: page.answer}}
 			for p.next() {
-				if limit > 0 && count == limit {
-					return nil
-				}
 				count++
 				if err := fn(p.key, distinct(p.values)); err != nil {
 					return err
 				}
-			}
-			if p.d.reason != "" {
-				return &MessageError{Kind: KindPage, Reason: p.d.reason}
+				if count == limit {
+					return nil
+				}
 			}
 		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ahead = ahead[:copy(ahead, ahead[1:])]
+		window = min(2*window, scanParallel)
 	}
 	return nil
 }
@@ -93,34 +86,56 @@ func scanPartitions(lower, upper []byte) []Partition {
 	return all
 }
 
-// scanPartition fetches what one partition has of a range.
-func (c *ClusterClient) scanPartition(ctx context.Context, part Partition, lower, upper []byte,
-	limit int, o ReadOptions) (pages [][]byte, err error) {
-	op := Op{Kind: KindPage, Part: part, Lower: lower, Upper: upper, Level: o.Level,
-		Strict: o.Strict}
-	left := limit
-	for {
-		op.Limit = uint64(left)
-		body, err := c.call(ctx, &op)
-		if err != nil {
-			return nil, err
+// partitionScan fetches what one partition has of a range.
+type partitionScan struct {
+	c            *ClusterClient
+	part         Partition
+	lower, upper []byte
+	limit        int // 0: none
+	o            ReadOptions
+}
+
+// run gives page after page, all of them well formed, until the last one, an error, which is given
+// too, or the end of ctx.
+func (s *partitionScan) run(ctx context.Context, pages chan<- fetched) {
+	op := Op{Kind: KindPage, Part: s.part, Lower: s.lower, Upper: s.upper, Level: s.o.Level,
+		Strict: s.o.Strict}
+	for got := 0; ; {
+		op.Limit = uint64(s.limit - got)
+		body, err := s.c.call(ctx, &op)
+		count, following := 0, []byte(nil)
+		if err == nil {
+			count, following, err = measureClusterPage(body, op.Lower)
 		}
-		pages = append(pages, body)
-		p := clusterPage{d: decoder{rest: body}}
-		for p.next() {
-			left--
+		select {
+		case pages <- fetched{body, err}:
+		case <-ctx.Done():
+			return
 		}
-		if p.d.reason != "" {
-			return nil, &MessageError{Kind: KindPage, Reason: p.d.reason}
+		if s.limit > 0 {
+			got += count
 		}
-		if len(p.following) == 0 || limit > 0 && left <= 0 {
-			return pages, nil
+		if err != nil || len(following) == 0 || s.limit > 0 && got >= s.limit {
+			return
 		}
-		if bytes.Compare(p.following, op.Lower) <= 0 {
-			return nil, &MessageError{Kind: KindPage, Reason: "page does not advance"}
-		}
-		op.Lower = p.following
+		op.Lower = following
 	}
+}
+
+// measureClusterPage returns the number of pairs of a page and where the next one starts. A page
+// that would not bring the scan forward is malformed: a client never loops on an answer.
+func measureClusterPage(body, lower []byte) (count int, following []byte, err error) {
+	p := clusterPage{d: decoder{rest: body}}
+	for p.next() {
+		count++
+	}
+	switch {
+	case p.d.reason != "":
+		return 0, nil, &MessageError{Kind: KindPage, Reason: p.d.reason}
+	case len(p.following) > 0 && bytes.Compare(p.following, lower) <= 0:
+		return 0, nil, &MessageError{Kind: KindPage, Reason: "page does not advance"}
+	}
+	return count, p.following, nil
 }
 
 // clusterPage walks the pairs of a page.

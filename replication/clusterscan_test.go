@@ -1,0 +1,64 @@
+package replication
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestClusterScanReadsNoMoreThanItNeeds counts what a scan asks for until it is given what it
+// wants, or until its caller takes time: a scan once read 16 partitions at a time for a few pairs,
+// and each of them as a whole before it gave any.
+func TestClusterScanReadsNoMoreThanItNeeds(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	large := bytes.Repeat([]byte{'v'}, pageBytes/4)
+	var pairs []Pair
+	for i := range 5000 {
+		pairs = append(pairs, Pair{fmt.Appendf(nil, "key%04d", i), []byte("v")})
+	}
+	for i := range 40 { // ten pages, in one partition
+		pairs = append(pairs, Pair{fmt.Appendf(nil, "{large}%02d", i), large})
+	}
+	if err := c.PutAll(ctx, pairs, WriteOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	stop := errors.New("stop")
+	for _, r := range []struct {
+		name                string
+		lower, upper        string
+		limit, stopAt, want int // pairs
+		most                int64
+	}{
+		{"one pair", "key", "l", 1, 0, 1, 3}, // the first partition may have none
+		{"all of one tag", "{large}", "{large~", 0, 0, 40, 14},
+		{"a part of it", "{large}", "{large~", 6, 0, 6, 3},
+		{"a caller who takes time", "{large}", "{large~", 0, 1, 1, 3},
+		{"in other partitions", "key", "l", 0, 1000, 1000, Partitions/3 + scanParallel},
+	} {
+		before, seen := l.asked.Load(), 0
+		err := c.Scan(ctx, []byte(r.lower), []byte(r.upper), r.limit, ReadOptions{},
+			func(_ []byte, _ [][]byte) error {
+				if seen++; seen == r.stopAt {
+					time.Sleep(100 * time.Millisecond) // what is read ahead is read by then
+					return stop
+				}
+				return nil
+			})
+		if r.stopAt == 0 && err != nil || r.stopAt > 0 && err != stop || seen != r.want {
+			t.Errorf("%s: %d pairs, want %d, %v", r.name, seen, r.want, err)
+		}
+		if n := l.asked.Load() - before; n > r.most {
+			t.Errorf("%s: %d requests, want %d at most", r.name, n, r.most)
+		}
+	}
+	none := func(_ []byte, _ [][]byte) error { return nil }
+	if err := c.Scan(ctx, nil, nil, -1, ReadOptions{}, none); err == nil {
+		t.Error("a negative limit is taken")
+	}
+}
