@@ -20,8 +20,9 @@ type readState struct {
 	freed bool        // of the cleaner
 }
 
-// get finds the newest version of user that is not newer than at and appends its value to dst.
-func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
+// get finds the newest version of user that is not newer than at and appends its value to dst. It
+// fails with sstable.ErrNotCached where it would have to read a file and must not wait.
+func (s *readState) get(dst, user []byte, at sstable.Seq, wait bool) ([]byte, error) {
 	hash := indexHash(user)
 	value, kind, ok := s.mem.get(user, hash, at)
 	for i := 0; !ok && i < len(s.frozen); i++ {
@@ -33,7 +34,7 @@ func (s *readState) get(dst, user []byte, at sstable.Seq) ([]byte, error) {
 		}
 		return append(dst, value...), nil
 	}
-	value, kind, ok, err := s.version.get(dst, user, sstable.Hash(user), at)
+	value, kind, ok, err := s.version.get(dst, user, sstable.Hash(user), at, wait)
 	if err != nil {
 		return dst, err
 	}

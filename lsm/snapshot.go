@@ -36,7 +36,7 @@ func (s *Snapshot) Get(key []byte) ([]byte, error) {
 	if state == nil || s.closed.Load() {
 		return nil, ErrClosed
 	}
-	value, err := state.get([]byte{}, key, s.seq)
+	value, err := state.get([]byte{}, key, s.seq, true)
 	if err != nil {
 		return nil, err
 	}

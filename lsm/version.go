@@ -22,12 +22,16 @@ type table struct {
 	mark   scrubMark
 }
 
-// get is sstable.Reader.Get with the file's name in the error.
-func (t *table) get(dst, user []byte, hash uint64, at sstable.Seq) (
+// get is sstable.Reader.Get with the file's name in the error, or TryGet.
+func (t *table) get(dst, user []byte, hash uint64, at sstable.Seq, wait bool) (
 	value []byte, kind sstable.Kind, ok bool, err error,
 ) {
-	value, kind, _, ok, err = t.reader.Get(dst, user, hash, at)
-	if err != nil {
+	if !wait {
+		value, kind, _, ok, err = t.reader.TryGet(dst, user, hash, at)
+	} else {
+		value, kind, _, ok, err = t.reader.Get(dst, user, hash, at)
+	}
+	if err != nil && err != sstable.ErrNotCached {
 		err = inFile(err, t.name)
 	}
 	return value, kind, ok, err
@@ -108,21 +112,21 @@ func find(tables []*table, user []byte) int {
 
 // get finds the newest version of user that is not newer than at. Runs are asked newest first, so
 // the first answer is the answer.
-func (v *version) get(dst, user []byte, hash uint64, at sstable.Seq) (
+func (v *version) get(dst, user []byte, hash uint64, at sstable.Seq, wait bool) (
 	value []byte, kind sstable.Kind, ok bool, err error,
 ) {
 	for _, t := range v.tables[0] {
 		if !t.covers(user) {
 			continue
 		}
-		if value, kind, ok, err = t.get(dst, user, hash, at); ok || err != nil {
+		if value, kind, ok, err = t.get(dst, user, hash, at, wait); ok || err != nil {
 			return value, kind, ok, err
 		}
 	}
 	for level := 1; level < compaction.NumLevels; level++ {
 		tables := v.tables[level]
 		if i := find(tables, user); i < len(tables) && tables[i].covers(user) {
-			if value, kind, ok, err = tables[i].get(dst, user, hash, at); ok || err != nil {
+			if value, kind, ok, err = tables[i].get(dst, user, hash, at, wait); ok || err != nil {
 				return value, kind, ok, err
 			}
 		}

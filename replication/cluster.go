@@ -332,9 +332,9 @@ func (c *Cluster) TryCall(req, dst []byte) ([]byte, bool) {
 		return dst, false
 	}
 	start := time.Now()
-	o, err := c.replica.Read(part, op.Key)
-	if err != nil {
-		return dst, false // another replica may do better
+	o, done, err := c.replica.TryRead(part, op.Key)
+	if !done || err != nil {
+		return dst, false // what reads a disk is for Call, and another replica may do better
 	}
 	c.node.ops[KindRead].record(time.Since(start), true)
 	return appendReadAnswer(dst, &o, c.id, op.Key, []NodeID{c.options.Self}), true

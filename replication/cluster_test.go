@@ -225,7 +225,7 @@ func TestClusterServesWithOneOwnerAway(t *testing.T) {
 	}
 	for i := range 200 {
 		key := fmt.Append(nil, "k", i)
-		o, err := l.nodes[2].replica.Read(PartitionOf(key), key)
+		o, _, err := l.nodes[2].replica.read(PartitionOf(key), key)
 		if err != nil || len(o.Values()) != 1 {
 			t.Fatalf("%s has %v, %v", key, o, err)
 		}

@@ -1,7 +1,10 @@
 package replication
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -113,5 +116,54 @@ func TestNotDeferred(t *testing.T) {
 	}
 	if n := node.Metrics().Ops[KindPut-1].OK; n != 0 {
 		t.Errorf("%d puts were done", n)
+	}
+}
+
+// TestWhatIsOnDiskIsLeftToCall: a read of the disk on the goroutine that reads a lane had all
+// requests of the lane wait for it.
+func TestWhatIsOnDiskIsLeftToCall(t *testing.T) {
+	_, node, _ := newTestNode(t)
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx := t.Context()
+	for i := range 100 {
+		key := fmt.Appendf(nil, "key%d", i)
+		if err := node.db.Put(key, []byte("v"), lsm.NoSync); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Put(ctx, key, []byte("v"), WriteOptions{Level: All}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(node.db.Flush(), l.nodes[0].node.db.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	get := (&request{kind: KindGet, key: []byte("key50")}).appendTo(nil)
+	read := (&Op{Kind: KindRead, Key: []byte("key50"), Level: One}).AppendTo(nil)
+	for name, r := range map[string]struct {
+		node interface {
+			TryCall(req, dst []byte) ([]byte, bool)
+			Call(ctx context.Context, req, dst []byte) ([]byte, error)
+		}
+		req []byte
+	}{"a node": {node, get}, "a node of a cluster": {l.nodes[0], read}} {
+		if _, ok := r.node.TryCall(r.req, nil); ok {
+			t.Errorf("%s reads a file at once", name)
+		}
+		want, _ := r.node.Call(ctx, r.req, nil)
+		if _, err := decodeAnswer(want); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, ok := r.node.TryCall(r.req, nil); !ok || !bytes.Equal(got, want) {
+			t.Errorf("%s: %q, %v at once of what is in memory, %q by Call", name, got, ok, want)
+		}
+	}
+	none := (&request{kind: KindGet, key: []byte("nowhere")}).appendTo(nil)
+	got, ok := node.TryCall(none, nil)
+	if _, err := decodeAnswer(got); !ok || !errors.Is(err, lsm.ErrNotFound) {
+		t.Errorf("a key that is nowhere: %v, %v", ok, err)
+	}
+	if op := node.Metrics().Ops[KindGet-1]; op.OK != 3 {
+		t.Errorf("counted: %+v", op)
 	}
 }

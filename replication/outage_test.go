@@ -75,7 +75,7 @@ func testOutage(t *testing.T, off switches) {
 	}
 	key := func(i int) []byte { return fmt.Appendf(nil, "missed%010d", i) }
 	for i := 0; i < *missedWrites; {
-		o, err := l.nodes[2].replica.Read(PartitionOf(key(i)), key(i))
+		o, _, err := l.nodes[2].replica.read(PartitionOf(key(i)), key(i))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -96,14 +96,29 @@ func (r *Replica) Do(w *Work) (sync bool) {
 	return false
 }
 
-// Read returns the object of a key, the zero Object when there is none.
-func (r *Replica) Read(part Partition, key []byte) (Object, error) {
-	o, _, err := r.read(part, key)
-	return o, err
+// TryRead returns the object of a key, the zero Object when there is none. done is false when it
+// would have to wait for a disk.
+func (r *Replica) TryRead(part Partition, key []byte) (o Object, done bool, err error) {
+	data, done, err := r.store.TryGet(nil, dataKey(part, key))
+	if !done {
+		return Object{}, false, nil
+	}
+	o, _, err = decodeStored(data, err, part, key)
+	return o, true, err
 }
 
+// read returns the object of a key, also as it is stored.
 func (r *Replica) read(part Partition, key []byte) (Object, []byte, error) {
-	data, err := r.store.Get(nil, appendDataKey(make([]byte, 0, dataHeadBytes+len(key)), part, key))
+	data, err := r.store.Get(nil, dataKey(part, key))
+	return decodeStored(data, err, part, key)
+}
+
+func dataKey(part Partition, key []byte) []byte {
+	return appendDataKey(make([]byte, 0, dataHeadBytes+len(key)), part, key)
+}
+
+// decodeStored makes an object of what the store has returned.
+func decodeStored(data []byte, err error, part Partition, key []byte) (Object, []byte, error) {
 	if errors.Is(err, lsm.ErrNotFound) {
 		return Object{}, nil, nil
 	}

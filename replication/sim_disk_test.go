@@ -51,6 +51,11 @@ func (d *simDisk) Get(dst, key []byte) ([]byte, error) {
 	return dst, lsm.ErrNotFound
 }
 
+func (d *simDisk) TryGet(dst, key []byte) (value []byte, done bool, err error) {
+	value, err = d.Get(dst, key)
+	return value, true, err
+}
+
 func (d *simDisk) Apply(b *lsm.Batch) error {
 	if d.full {
 		return lsm.ErrDiskFull

@@ -15,6 +15,8 @@ import (
 type Store interface {
 	// Get appends the value of key to dst, or fails with lsm.ErrNotFound.
 	Get(dst, key []byte) ([]byte, error)
+	// TryGet is Get, or done is false when that would wait for a disk.
+	TryGet(dst, key []byte) (value []byte, done bool, err error)
 	// Apply makes all writes of b or none of them. They are visible at once and not yet durable.
 	Apply(b *lsm.Batch) error
 	// Sync returns when everything applied before is as durable as d says.
@@ -36,7 +38,10 @@ type StoreIter interface {
 type EngineStore struct{ DB *lsm.DB }
 
 func (s EngineStore) Get(dst, key []byte) ([]byte, error) { return s.DB.GetTo(dst, key) }
-func (s EngineStore) Apply(b *lsm.Batch) error            { return s.DB.Apply(b, lsm.NoSync) }
+func (s EngineStore) TryGet(dst, key []byte) (value []byte, done bool, err error) {
+	return s.DB.TryGet(dst, key)
+}
+func (s EngineStore) Apply(b *lsm.Batch) error { return s.DB.Apply(b, lsm.NoSync) }
 
 // Sync is an empty batch: the engine takes it as a barrier behind everything before it, and callers
 // share one sync of the log.

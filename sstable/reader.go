@@ -2,6 +2,7 @@ package sstable
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -175,6 +176,22 @@ func (r *Reader) MayContain(hash uint64) bool { return r.filter.mayContain(hash)
 func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
 	val []byte, kind Kind, seq Seq, ok bool, err error,
 ) {
+	return r.get(dst, user, hash, at, true)
+}
+
+// ErrNotCached is what TryGet returns instead of reading the file.
+var ErrNotCached = errors.New("sstable: block is not cached")
+
+// TryGet is Get, but a block that is not cached makes it fail with ErrNotCached, as it is.
+func (r *Reader) TryGet(dst, user []byte, hash uint64, at Seq) (
+	val []byte, kind Kind, seq Seq, ok bool, err error,
+) {
+	return r.get(dst, user, hash, at, false)
+}
+
+func (r *Reader) get(dst, user []byte, hash uint64, at Seq, wait bool) (
+	val []byte, kind Kind, seq Seq, ok bool, err error,
+) {
 	if !r.filter.mayContain(hash) {
 		return dst, 0, 0, false, nil
 	}
@@ -185,6 +202,8 @@ func (r *Reader) Get(dst, user []byte, hash uint64, at Seq) (
 		if b != nil {
 			b.touch()
 			r.cache.hits.Add(1)
+		} else if !wait {
+			return dst, 0, 0, false, ErrNotCached
 		} else {
 			if s, err = r.load(i); err != nil {
 				return dst, 0, 0, false, err
