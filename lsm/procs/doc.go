@@ -17,9 +17,10 @@
 //     before it begins. What is not announced is noticed by the looks, within some 50 ms.
 //   - A system call that blocks keeps its processor until Go's monitor takes it away. Package vfs,
 //     which knows which are likely to block, gives it up before those ([Now], [Alone]).
-//   - More load needs more. At 90 % of what there is, and when looks come late because others have
-//     the processor, all are given at once, or when a garbage collection ends; to take some away
-//     again needs 150 ms.
+//   - More load needs more. At 90 % of what there is, when looks come late because others have the
+//     processor, and where goroutines wait for a disk more than a thousand times a second
+//     ([Waited]), all are given at once, or when a garbage collection ends; to take some away again
+//     needs 150 ms.
 //
 // It is a matter of the whole process, hence package variables, and hence only for programs: kvd
 // calls Follow, a program that embeds the engine decides for itself. Without Follow, Begin and End

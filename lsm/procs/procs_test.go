@@ -137,6 +137,46 @@ func TestNoWorkBeginsWithFew(t *testing.T) {
 	wg.Wait()
 }
 
+// Goroutines that wait for a disk use little of the processors they hold. With one of them, 64
+// callers who read from the disk got half of what they get with two, and one was said to be enough.
+func TestFollowGivesAllToMuchWaiting(t *testing.T) {
+	l := following(t)
+	l.Store(40)
+	await(t, "a light load keeps all", func() bool { return Now() == 1 })
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				for range 10 {
+					Waited()
+				}
+			}
+		}
+	})
+	await(t, "much waiting gets no more than one", func() bool { return Now() == 4 })
+	time.Sleep(2 * patience)
+	if n := Now(); n != 4 {
+		t.Errorf("%d processors while many wait", n)
+	}
+	close(stop)
+	wg.Wait()
+	await(t, "all are kept when nobody waits any more", func() bool { return Now() == 1 })
+
+	waits.Store(0)
+	for n, want := range map[int]bool{0: false, 20: false, 21: true} {
+		for range n {
+			Waited()
+		}
+		if got := manyWaited(20 * waitEvery); got != want {
+			t.Errorf("%d waits in 20 ms: many %v", n, got)
+		}
+	}
+}
+
 // When Follow ended while work waited to begin, there were said to be no processors at all.
 func TestWorkBeginsAtTheEnd(t *testing.T) {
 	for range 20 {
