@@ -278,13 +278,13 @@ func (l *serverLane) tryDefer(f frame, now time.Time) bool {
 	w := &l.deferred
 	start := len(w.answers)
 	head := openResponse(w.answers, f.id, statusOK)
-	resp, ok := d.TryDefer(f.body, head)
+	resp, tag, ok := d.TryDefer(f.body, head)
 	if !ok {
 		w.answers = head[:start]
 		return false
 	}
 	w.answers = finish(resp, start, f.id, l.c.s.o.MaxFrameBytes)
-	w.ids, w.kinds = append(w.ids, f.id), append(w.kinds, kindOf(f.body))
+	w.ids, w.tags = append(w.ids, f.id), append(w.tags, tag)
 	w.arrived = append(w.arrived, now)
 	l.c.bytes.Add(-int64(len(f.body))) // nobody needs the request any more
 	return true

@@ -18,7 +18,7 @@ import (
 // token, which says what is answered instead.
 type deferring struct {
 	did     atomic.Int64
-	settles chan []byte // the kinds of each Settle, when it begins
+	settles chan []byte // the tags of each Settle, when it begins
 	tokens  chan []byte
 }
 
@@ -30,19 +30,19 @@ func (h *deferring) TryCall(req, dst []byte) ([]byte, bool) {
 	return append(dst, req...), kindOf(req) != 'd' && kindOf(req) != 'c'
 }
 
-func (h *deferring) TryDefer(req, dst []byte) ([]byte, bool) {
+func (h *deferring) TryDefer(req, dst []byte) ([]byte, byte, bool) {
 	if kindOf(req) != 'd' {
-		return append(dst, "of no use"...), false
+		return append(dst, "of no use"...), 0, false
 	}
 	h.did.Add(1)
-	return append(dst, req...), true
+	return append(dst, req...), 't', true
 }
 
-func (h *deferring) Settle(kinds []byte, arrived []time.Time) []byte {
-	if len(arrived) != len(kinds) || time.Since(arrived[0]) > time.Minute {
-		panic(fmt.Sprintf("%d kinds arrived at %v", len(kinds), arrived))
+func (h *deferring) Settle(tags []byte, arrived []time.Time) []byte {
+	if len(arrived) != len(tags) || time.Since(arrived[0]) > time.Minute {
+		panic(fmt.Sprintf("%d tags arrived at %v", len(tags), arrived))
 	}
-	h.settles <- slices.Clone(kinds)
+	h.settles <- slices.Clone(tags)
 	return <-h.tokens
 }
 
@@ -79,8 +79,8 @@ func TestDeferredAnswersWait(t *testing.T) {
 	s := serve(t, h, Options{})
 	c := dial(t, s, Options{})
 	first := ask(t, c, "d1")
-	if kinds := <-h.settles; string(kinds) != "d" {
-		t.Errorf("the first Settle is for %q", kinds)
+	if tags := <-h.settles; string(tags) != "t" {
+		t.Errorf("the first Settle is for %q", tags)
 	}
 	second, third := ask(t, c, "d2"), ask(t, c, "d3")
 	waitUntil(t, func() bool { return h.did.Load() == 3 })
@@ -99,8 +99,8 @@ func TestDeferredAnswersWait(t *testing.T) {
 	if got := <-first; got != "d1" {
 		t.Errorf("the first answer: %q", got)
 	}
-	if kinds := <-h.settles; string(kinds) != "dd" {
-		t.Errorf("the second Settle is for %q", kinds)
+	if tags := <-h.settles; string(tags) != "tt" {
+		t.Errorf("the second Settle is for %q", tags)
 	}
 	select {
 	case got := <-second:
@@ -191,8 +191,8 @@ func TestDeferredBeforeGarbage(t *testing.T) {
 		t.Errorf("closed for %q", got)
 	}
 	waitFor(t, s, func(m Metrics) bool { return m.InFlight == 0 })
-	if kinds := <-h.settles; string(kinds) != "d" {
-		t.Errorf("settled %q", kinds)
+	if tags := <-h.settles; string(tags) != "t" {
+		t.Errorf("settled %q", tags)
 	}
 }
 
@@ -212,8 +212,8 @@ func TestDeferredUnderLoad(t *testing.T) {
 				token = []byte("no")
 			}
 			select {
-			case kinds := <-h.settles:
-				settled.Add(int64(len(kinds)))
+			case tags := <-h.settles:
+				settled.Add(int64(len(tags)))
 				h.tokens <- token
 			case <-stop:
 				return
@@ -267,7 +267,7 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 		settled := func(n int) { // the group, and those that come meanwhile
 			arrive(n, 0)
 			synctest.Wait()
-			s.count(&group)
+			s.count(&group, joinWorth)
 		}
 		const soon = joinAfter / 3
 		arrive(8, soon)
@@ -299,6 +299,10 @@ func TestAnsweredCallersJoinTheNextGroup(t *testing.T) {
 		if s.again != joinFutileMin {
 			t.Errorf("after one that was not in vain, one in %d waits", s.again)
 		}
+		arrive(6, 0)
+		synctest.Wait()
+		s.count(&group, joinWorth-1)
+		take(6, 0) // to settle six more is less than to wait for them
 		settled(100)
 		take(100, 0) // enough, although twelve more may come
 		settled(0)

@@ -94,14 +94,29 @@ func (n *Node) tryGet(req, dst []byte) ([]byte, bool) {
 	return resp, true
 }
 
-// TryDefer does a durable write without waiting for the disk. The answer may go out after Settle.
-// Its way is that of TryCall: writes that would have to wait, because commits are being slowed down
+// TryDefer does a write without waiting for its durability: the answer may go out after Settle.
+// Its way is that of TryCall. Writes that would have to wait, because commits are being slowed down
 // say, and those with errors it leaves to Call, which alone answers them.
-func (n *Node) TryDefer(req, dst []byte) ([]byte, bool) {
-	if len(req) < 2 || !Kind(req[0]).writes() || lsm.Durability(req[1]) != lsm.Sync {
-		return dst, false
+func (n *Node) TryDefer(req, dst []byte) (resp []byte, tag byte, ok bool) {
+	if len(req) < 2 {
+		return dst, 0, false
 	}
-	return n.tryWrite(req, dst)
+	kind, d := Kind(req[0]), lsm.Durability(req[1])
+	if !kind.writes() || d != lsm.Sync && d != lsm.Async {
+		return dst, 0, false
+	}
+	resp, ok = n.tryWrite(req, dst)
+	return resp, tagOf(kind, d), ok
+}
+
+// syncTag marks the tags of writes that have to survive a power loss.
+const syncTag = 1 << 7
+
+func tagOf(kind Kind, d lsm.Durability) byte {
+	if d == lsm.Sync {
+		return byte(kind) | syncTag
+	}
+	return byte(kind)
 }
 
 // tryWrite does a write, unless it is large, would have to wait, or fails. Only when it cannot be
@@ -144,13 +159,21 @@ var barrier = new(lsm.Batch)
 
 var batches = sync.Pool{New: func() any { return new(lsm.Batch) }}
 
-// Settle makes durable what TryDefer has done: by one sync, which those of other connections share.
-// What it returns, unless it is nil, is the answer to all of them.
-func (n *Node) Settle(kinds []byte, arrived []time.Time) (instead []byte) {
-	err := n.db.Apply(barrier, lsm.Sync)
+// Settle makes what TryDefer has done as durable as the strictest of the writes wants it: by one
+// sync, which those of other connections share, or by one write to the log's file. What it returns,
+// unless it is nil, is the answer to all of them.
+func (n *Node) Settle(tags []byte, arrived []time.Time) (instead []byte) {
+	d := lsm.Async
+	for _, tag := range tags {
+		if tag&syncTag != 0 {
+			d = lsm.Sync
+			break
+		}
+	}
+	err := n.db.Apply(barrier, d)
 	now := time.Now()
-	for i, kind := range kinds {
-		n.ops[kind].record(now.Sub(arrived[i]), err == nil)
+	for i, tag := range tags {
+		n.ops[tag&^syncTag].record(now.Sub(arrived[i]), err == nil)
 	}
 	switch {
 	case err == nil:

@@ -26,9 +26,10 @@ type direct struct {
 func (d *direct) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 	out, ok := d.node.TryCall(req, dst)
 	if !ok {
-		if out, ok = d.node.TryDefer(req, dst); ok {
-			kinds, arrived := []byte{req[0]}, []time.Time{time.Now()}
-			if instead := d.node.Settle(kinds, arrived); instead != nil {
+		var tag byte
+		if out, tag, ok = d.node.TryDefer(req, dst); ok {
+			tags, arrived := []byte{tag}, []time.Time{time.Now()}
+			if instead := d.node.Settle(tags, arrived); instead != nil {
 				out = append(dst, instead...)
 			}
 		}
@@ -320,7 +321,7 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 		return // it makes pools forget
 	}
 	if n := testing.AllocsPerRun(200, func() {
-		if _, ok := node.TryDefer(durable, buf); !ok {
+		if _, _, ok := node.TryDefer(durable, buf); !ok {
 			t.Fatal("not deferred")
 		}
 	}); n != 0 {

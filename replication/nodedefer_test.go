@@ -40,16 +40,16 @@ func TestDeferredWrites(t *testing.T) {
 		{kind: KindApply, durability: lsm.Sync, ops: appendOperations(nil, &b)},
 		{kind: KindDelete, durability: lsm.Sync, key: []byte("nothing")},
 	}
-	var kinds []byte
+	var tags []byte
 	var arrived []time.Time
 	for _, r := range requests {
-		out, ok := node.TryDefer(r.appendTo(nil), nil)
+		out, tag, ok := node.TryDefer(r.appendTo(nil), nil)
 		if _, err := decodeAnswer(out); !ok || err != nil {
 			t.Fatalf("%v: deferred %v, %v", r.kind, ok, err)
 		}
-		kinds, arrived = append(kinds, byte(r.kind)), append(arrived, time.Now())
+		tags, arrived = append(tags, tag), append(arrived, time.Now())
 	}
-	if instead := node.Settle(kinds, arrived); instead != nil {
+	if instead := node.Settle(tags, arrived); instead != nil {
 		t.Fatalf("Settle: % x", instead)
 	}
 	for kind, want := range map[Kind]uint64{KindPut: 2, KindApply: 1, KindDelete: 1} {
@@ -73,15 +73,15 @@ func TestDeferredWrites(t *testing.T) {
 	}
 
 	broken.Store(true)
-	if _, ok := node.TryDefer(requests[1].appendTo(nil), nil); !ok {
+	if _, _, ok := node.TryDefer(requests[1].appendTo(nil), nil); !ok {
 		t.Fatal("not deferred")
 	}
-	_, err = decodeAnswer(node.Settle(kinds[1:2], arrived[1:2]))
+	_, err = decodeAnswer(node.Settle(tags[1:2], arrived[1:2]))
 	if !errors.Is(err, ErrInDoubt) {
 		t.Errorf("a sync that failed: %v", err)
 	}
 	// The sync failed for somebody else, before this one asked for it.
-	_, err = decodeAnswer(node.Settle(kinds[1:2], arrived[1:2]))
+	_, err = decodeAnswer(node.Settle(tags[1:2], arrived[1:2]))
 	if !errors.Is(err, ErrInDoubt) {
 		t.Errorf("a sync of what failed before: %v", err)
 	}
@@ -89,6 +89,54 @@ func TestDeferredWrites(t *testing.T) {
 		t.Errorf("metrics: %+v", op)
 	}
 	_ = db.Close()
+}
+
+// TestDeferredAsyncWrites: without a sync they are in the file of the log when they are answered, and
+// beside one that has to survive a power cut they share its sync.
+func TestDeferredAsyncWrites(t *testing.T) {
+	mem := vfs.NewMem()
+	var syncs, writes atomic.Int64
+	fsys := vfs.NewFault(mem, func(o vfs.Op) error {
+		switch {
+		case !strings.Contains(o.Name, ".wal"):
+		case o.Kind == vfs.OpSync:
+			syncs.Add(1)
+		case o.Kind == vfs.OpWriteAt:
+			writes.Add(1)
+		}
+		return nil
+	})
+	db, err := lsm.Open("/db", lsm.Options{FS: fsys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	node := NewNode(db, NodeOptions{})
+	settle := func(wantSync bool, all ...lsm.Durability) {
+		t.Helper()
+		syncsBefore, writesBefore := syncs.Load(), writes.Load()
+		var tags []byte
+		for i, d := range all {
+			r := request{kind: KindPut, durability: d, key: []byte{byte(i)}, value: []byte("v")}
+			out, tag, ok := node.TryDefer(r.appendTo(nil), nil)
+			if _, err := decodeAnswer(out); !ok || err != nil {
+				t.Fatalf("deferred %v, %v", ok, err)
+			}
+			tags = append(tags, tag)
+		}
+		if instead := node.Settle(tags, make([]time.Time, len(tags))); instead != nil {
+			t.Fatalf("Settle: % x", instead)
+		}
+		if synced := syncs.Load() > syncsBefore; synced != wantSync || writes.Load() == writesBefore {
+			t.Errorf("%v: synced %v, %d writes", all, synced, writes.Load()-writesBefore)
+		}
+	}
+	settle(false, lsm.Async, lsm.Async)
+	settle(true, lsm.Async, lsm.Sync, lsm.Async)
+	settle(false, lsm.Async)
+	if op := node.Metrics().Ops[KindPut-1]; op.OK != 6 || op.Failed != 0 {
+		t.Errorf("metrics: %+v", op)
+	}
 }
 
 // TestNotDeferred: what cannot be done at once, or not well, is left to Call.
@@ -99,19 +147,19 @@ func TestNotDeferred(t *testing.T) {
 	raw := put.appendTo(nil)
 	for name, req := range map[string][]byte{
 		"a read":       (&request{kind: KindGet, key: []byte("k")}).appendTo(nil),
-		"not so":       (&request{kind: KindPut, durability: lsm.Async, key: []byte("k")}).appendTo(nil),
+		"not so":       (&request{kind: KindPut, durability: lsm.NoSync, key: []byte("k")}).appendTo(nil),
 		"a long key":   (&request{kind: KindPut, durability: lsm.Sync, key: long}).appendTo(nil),
 		"half of it":   raw[:len(raw)-1],
 		"a lone kind":  raw[:1],
 		"nothing":      nil,
 		"another kind": {200, byte(lsm.Sync)},
 	} {
-		if out, ok := node.TryDefer(req, []byte("dst")); ok || string(out) != "dst" {
+		if out, _, ok := node.TryDefer(req, []byte("dst")); ok || string(out) != "dst" {
 			t.Errorf("%s: %q, %v", name, out, ok)
 		}
 	}
 	node.Drain()
-	if _, ok := node.TryDefer(raw, nil); ok {
+	if _, _, ok := node.TryDefer(raw, nil); ok {
 		t.Error("a node that shuts down defers")
 	}
 	if n := node.Metrics().Ops[KindPut-1].OK; n != 0 {
