@@ -19,17 +19,35 @@ const (
 // bytes are equal, which is a guess; it costs nothing when it is wrong but a worse estimate. One
 // mean for all kinds let 300 pages through at once behind small answers.
 //
-// One call may always run. Those who wait are let in in turn; the small ones need not wait behind
-// pages. All methods may be called by many goroutines; none allocates.
+// One call may always run. Those who wait are let in in turn, the small ones before pages. All
+// methods may be called by many goroutines; none allocates.
 type answerGate struct {
 	limit int64 // fixed by open
 
 	means [256]atomic.Int64 // bytes of an answer, of late, by kind
 	held  atomic.Int64      // bytes, reserved or of answers; changed under mu
 
-	mu          sync.Mutex
-	first, last *job // those who wait, linked by job.behind
-	ended       bool // nobody waits any more
+	mu           sync.Mutex
+	small, large jobQueue // those who wait
+	ended        bool     // nobody waits any more
+}
+
+// jobQueue is jobs in the order of their coming, linked by job.behind.
+type jobQueue struct{ first, last *job }
+
+func (q *jobQueue) push(j *job) {
+	if q.first == nil {
+		q.first = j
+	} else {
+		q.last.behind = j
+	}
+	q.last = j
+}
+
+func (q *jobQueue) pop() *job {
+	j := q.first
+	q.first, j.behind = j.behind, nil
+	return j
 }
 
 func (g *answerGate) open(limit int64) {
@@ -50,17 +68,15 @@ func kindOf(req []byte) byte {
 // enter waits until the call may start.
 func (g *answerGate) enter(j *job) {
 	g.mu.Lock()
-	small := g.means[kindOf(j.req)].Load() <= smallBytes
-	if (g.first == nil || small) && g.reserveLocked(j) {
+	q := &g.large
+	if g.means[kindOf(j.req)].Load() <= smallBytes {
+		q = &g.small
+	}
+	if q.first == nil && g.reserveLocked(j) {
 		g.mu.Unlock()
 		return
 	}
-	if g.first == nil {
-		g.first = j
-	} else {
-		g.last.behind = j
-	}
-	g.last = j
+	q.push(j)
 	g.mu.Unlock()
 	<-j.turn
 }
@@ -76,11 +92,15 @@ func (g *answerGate) reserveLocked(j *job) bool {
 	return true
 }
 
-// answered replaces the reservation of a call by the bytes of its answer.
+// answered replaces the reservation of a call by the bytes of its answer. What the handler has not
+// given, since the call had expired, says nothing of its kind: forty of them in a row let 3328
+// pages in at once.
 func (g *answerGate) answered(j *job, bytes int64) {
-	mean := &g.means[kindOf(j.req)]
-	last := mean.Load()
-	mean.Store(last + (bytes-last)/meanWeight) // a lost update of two at once does no harm
+	if j.called {
+		mean := &g.means[kindOf(j.req)]
+		last := mean.Load()
+		mean.Store(last + (bytes-last)/meanWeight) // a lost update of two at once does no harm
+	}
 	g.add(bytes - j.reserved)
 }
 
@@ -96,10 +116,10 @@ func (g *answerGate) add(bytes int64) {
 
 // letInLocked starts those who have waited longest, as far as there is room.
 func (g *answerGate) letInLocked() {
-	for g.first != nil && g.reserveLocked(g.first) {
-		j := g.first
-		g.first, j.behind = j.behind, nil
-		j.turn <- struct{}{}
+	for _, q := range [...]*jobQueue{&g.small, &g.large} {
+		for q.first != nil && g.reserveLocked(q.first) {
+			q.pop().turn <- struct{}{}
+		}
 	}
 }
 

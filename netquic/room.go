@@ -37,7 +37,7 @@ func (r *room) enter(ctx context.Context, deadline time.Time, n int) (taken int6
 		return taken, nil
 	}
 	until := ctx
-	if !deadline.IsZero() {
+	if own, has := ctx.Deadline(); !deadline.IsZero() && (!has || deadline.Before(own)) {
 		var cancel context.CancelFunc
 		until, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()

@@ -130,20 +130,28 @@ func TestCallerThatWaitsForRoomGivesUp(t *testing.T) {
 		if n := len(s.got); n < 3*largeRoomBytes {
 			t.Errorf("%d bytes were written", n)
 		}
+		for range 2 { // and two behind them who find no room before the lane ends
+			go begin(t.Context(), time.Hour, nil)
+			synctest.Wait()
+		}
+		go begin(t.Context(), time.Hour, errDraining)
+		go begin(t.Context(), time.Hour, errDraining)
+		synctest.Wait()
 		l.out.die()
+		synctest.Wait()
+		close(s.takes)
 	})
 }
 
 // jobOf makes a call of a kind.
 func jobOf(kind byte) *job {
-	j := takeJob()
-	j.req = append(j.req[:0], kind)
-	return j
+	return &job{req: []byte{kind}, turn: make(chan struct{}, 1)}
 }
 
 // pass runs j with an answer of n bytes through the gate.
 func (g *answerGate) pass(j *job, n int64) {
 	g.enter(j)
+	j.called = true
 	g.answered(j, n)
 	g.leave(n)
 }
@@ -207,4 +215,64 @@ func TestAnswerGateLetsInInTurn(t *testing.T) {
 			t.Errorf("held %d at the end", n)
 		}
 	})
+}
+
+// TestSmallAnswersGoBeforePages: a pair that finds no room waits for some, and not for the pages
+// that wait already.
+func TestSmallAnswersGoBeforePages(t *testing.T) {
+	const pageBytes = 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		var g answerGate
+		g.open(2 * pageBytes)
+		const page, pair = 1, 2
+		for range 100 {
+			g.pass(jobOf(page), pageBytes)
+			g.pass(jobOf(pair), 10)
+		}
+		entered := make(chan byte, 100)
+		enter := func(kind byte) *job {
+			j := jobOf(kind)
+			go func() {
+				g.enter(j)
+				entered <- kind
+			}()
+			synctest.Wait()
+			return j
+		}
+		first := enter(page)
+		for range 5 {
+			enter(page)
+		}
+		g.answered(first, pageBytes+1000) // more than there was room for
+		enter(pair)
+		enter(pair)
+		if n := len(entered); n != 2 {
+			t.Errorf("%d calls let in, want 2", n)
+		}
+		g.leave(pageBytes + 1000)
+		var got []byte
+		for range 4 {
+			got = append(got, <-entered)
+		}
+		if want := []byte{page, page, pair, pair}; !bytes.Equal(got, want) {
+			t.Errorf("let in: %v, want %v", got, want)
+		}
+		g.end()
+	})
+}
+
+// TestExpiredCallsSayNothingOfTheirKind: forty in a row made pages of 1 MiB count as small.
+func TestExpiredCallsSayNothingOfTheirKind(t *testing.T) {
+	var g answerGate
+	g.open(64 << 20)
+	before := g.means[1].Load()
+	for range 40 {
+		j := jobOf(1)
+		g.enter(j)
+		g.answered(j, 10) // a status
+		g.leave(10)
+	}
+	if got, held := g.means[1].Load(), g.held.Load(); got != before || held != 0 {
+		t.Errorf("the mean was %d and is %d, %d bytes are held", before, got, held)
+	}
 }

@@ -196,7 +196,7 @@ func (l *serverLane) batch(now time.Time) error {
 	defer s.leave()
 	draining := s.draining.Load()
 	var calls, inline, waiting uint64
-	for {
+	for frames := 1; ; frames++ {
 		f, ok, err := l.in.next()
 		if err != nil {
 			l.settle() // what has been done
@@ -235,8 +235,8 @@ func (l *serverLane) batch(now time.Time) error {
 		if len(l.answers) >= readBufferBytes {
 			l.flush()
 		}
-		// What else is in the batch may read a disk. The clock is for every 16th of that.
-		if n := len(l.deferred.ids); n > 0 && l.count%16 == 0 && time.Since(now) > settleAfter {
+		// The rest of the batch may take long. The clock is for every 16th frame.
+		if frames%16 == 0 && len(l.deferred.ids) > 0 && time.Since(now) > settleAfter {
 			l.settle()
 		}
 	}

@@ -60,6 +60,8 @@ type job struct {
 	resp []byte
 	ctx  *callContext
 
+	called bool // Handler.Call has given resp
+
 	// Of the answerGate.
 	reserved int64
 	turn     chan struct{} // one token when it need wait no longer
@@ -100,11 +102,13 @@ func (j *job) serve() {
 func (j *job) answer() []byte {
 	s := j.lane.c.s
 	head := openResponse(j.resp[:0], j.id, statusOK)
+	j.called = false
 	if j.ctx.Err() != nil {
 		s.counters.expired.Add(1)
 		return appendStatus(head[:0], j.id, statusExpired)
 	}
 	resp, err := s.handler.Call(j.ctx, j.req, head)
+	j.called = err == nil
 	if err == nil {
 		return finish(resp, 0, j.id, s.o.MaxFrameBytes)
 	}

@@ -20,7 +20,8 @@ type localCluster struct {
 	down  []atomic.Bool
 	sent  []atomic.Int64 // bytes of messages, by receiver
 	place *Placement
-	asked atomic.Int64 // requests of clients
+	pages atomic.Int64 // of scans that clients have asked for
+	stuck atomic.Bool  // those of partitions from 2 on never come
 }
 
 func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
@@ -95,7 +96,7 @@ func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
 func (l *localCluster) client() *ClusterClient {
 	byAddr := map[string]Caller{}
 	for i, m := range l.place.Members {
-		byAddr[m.Addr] = localCaller{LocalCaller{l.nodes[i]}, &l.down[i], &l.asked}
+		byAddr[m.Addr] = localCaller{LocalCaller{l.nodes[i]}, &l.down[i], l}
 	}
 	return NewClusterClient([]string{l.place.Members[0].Addr}, func(addr string) (Caller, error) {
 		return byAddr[addr], nil
@@ -105,12 +106,18 @@ func (l *localCluster) client() *ClusterClient {
 // localCaller reaches a node unless it is down.
 type localCaller struct {
 	LocalCaller
-	down  *atomic.Bool
-	asked *atomic.Int64
+	down *atomic.Bool
+	l    *localCluster
 }
 
 func (l localCaller) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
-	l.asked.Add(1)
+	if Kind(req[0]) == KindPage {
+		l.l.pages.Add(1)
+		if op, err := DecodeOp(req); err == nil && op.Part >= 2 && l.l.stuck.Load() {
+			<-ctx.Done()
+			return dst, ctx.Err()
+		}
+	}
 	if l.down.Load() {
 		return dst, errors.New("no connection")
 	}

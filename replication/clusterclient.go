@@ -246,7 +246,7 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 				return body, nil
 			}
 			last = err
-			if !c.again(op, err) {
+			if ctx.Err() != nil || !c.again(op, err) {
 				return nil, err
 			}
 			if _, stale := errors.AsType[*EpochError](err); stale {
@@ -323,7 +323,7 @@ func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
 		err := to.Connect(dialing)
 		cancel()
 		if err != nil {
-			c.failed(addr, op.Key)
+			c.blame(ctx, addr, op.Key)
 			return nil, &connError{addr, err}
 		}
 	}
@@ -338,13 +338,21 @@ func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
 	}
 	answer, err := conn.Call(attempt, op.AppendTo(nil), nil)
 	if err != nil {
-		c.failed(addr, op.Key)
+		c.blame(ctx, addr, op.Key)
 		if op.Kind == KindWrite && (c.inDoubt == nil || errors.Is(err, c.inDoubt)) {
 			return nil, fmt.Errorf("%w: %w", ErrInDoubt, err)
 		}
 		return nil, &connError{addr, err}
 	}
 	return decodeAnswer(answer)
+}
+
+// blame has an address asked last after an attempt that failed, unless the caller has given it up:
+// a scan that had found enough blamed all nodes it was reading ahead from.
+func (c *ClusterClient) blame(ctx context.Context, addr string, key []byte) {
+	if ctx.Err() != context.Canceled {
+		c.failed(addr, key)
+	}
 }
 
 // route lists the addresses to ask: those that hold the key first, in their order, the ones that

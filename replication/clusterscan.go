@@ -18,7 +18,7 @@ const scanParallel = 16
 // common only its partition is read. Slices are valid during the call.
 //
 // A key that is written during the scan is seen or not; one that is not is seen exactly once. Of
-// each partition that is read ahead two pages, of 256 KiB, are held at most.
+// each partition two pages are read ahead at most, which have some 256 KiB.
 func (c *ClusterClient) Scan(ctx context.Context, lower, upper []byte, limit int, o ReadOptions,
 	fn func(key []byte, values [][]byte) error) error {
 	if limit < 0 {

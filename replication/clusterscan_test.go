@@ -35,13 +35,13 @@ func TestClusterScanReadsNoMoreThanItNeeds(t *testing.T) {
 		limit, stopAt, want int // pairs
 		most                int64
 	}{
-		{"one pair", "key", "l", 1, 0, 1, 3}, // the first partition may have none
-		{"all of one tag", "{large}", "{large~", 0, 0, 40, 14},
+		{"one pair", "key", "l", 1, 0, 1, 3},                   // the first partition may have none
+		{"all of one tag", "{large}", "{large~", 0, 0, 40, 14}, // pages of three pairs
 		{"a part of it", "{large}", "{large~", 6, 0, 6, 3},
 		{"a caller who takes time", "{large}", "{large~", 0, 1, 1, 3},
 		{"in other partitions", "key", "l", 0, 1000, 1000, Partitions/3 + scanParallel},
 	} {
-		before, seen := l.asked.Load(), 0
+		before, seen := l.pages.Load(), 0
 		err := c.Scan(ctx, []byte(r.lower), []byte(r.upper), r.limit, ReadOptions{},
 			func(_ []byte, _ [][]byte) error {
 				if seen++; seen == r.stopAt {
@@ -53,12 +53,47 @@ func TestClusterScanReadsNoMoreThanItNeeds(t *testing.T) {
 		if r.stopAt == 0 && err != nil || r.stopAt > 0 && err != stop || seen != r.want {
 			t.Errorf("%s: %d pairs, want %d, %v", r.name, seen, r.want, err)
 		}
-		if n := l.asked.Load() - before; n > r.most {
-			t.Errorf("%s: %d requests, want %d at most", r.name, n, r.most)
+		if n := l.pages.Load() - before; n > r.most {
+			t.Errorf("%s: %d pages, want %d at most", r.name, n, r.most)
 		}
 	}
 	none := func(_ []byte, _ [][]byte) error { return nil }
 	if err := c.Scan(ctx, nil, nil, -1, ReadOptions{}, none); err == nil {
 		t.Error("a negative limit is taken")
+	}
+}
+
+// TestScanThatFoundEnoughBlamesNobody: what it was reading ahead ended with it, and every node that
+// it had asked was asked last until a probe.
+func TestScanThatFoundEnoughBlamesNobody(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	var pairs []Pair
+	for i := range 5000 {
+		pairs = append(pairs, Pair{fmt.Appendf(nil, "key%04d", i), []byte("v")})
+	}
+	if err := c.PutAll(ctx, pairs, WriteOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	clear(c.bad) // of a node that took long
+	c.mu.Unlock()
+	l.stuck.Store(true)
+	stop := errors.New("stop")
+	err := c.Scan(ctx, nil, nil, 0, ReadOptions{}, func(key []byte, _ [][]byte) error {
+		if PartitionOf(key) == 1 { // partition 2 is being read
+			return stop
+		}
+		return nil
+	})
+	if err != stop {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.bad) > 0 {
+		t.Errorf("blamed: %v", c.bad)
 	}
 }

@@ -158,6 +158,11 @@ func TestNotDeferred(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, out, ok)
 		}
 	}
+	large := request{kind: KindPut, durability: lsm.NoSync, key: []byte("k"),
+		value: make([]byte, tryBytesMax)}
+	if _, ok := node.TryCall(large.appendTo(nil), nil); ok {
+		t.Error("a large write is done at once")
+	}
 	node.Drain()
 	if _, _, ok := node.TryDefer(raw, nil); ok {
 		t.Error("a node that shuts down defers")

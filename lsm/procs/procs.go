@@ -94,7 +94,8 @@ func follow(ctx context.Context, cpuTime func() (time.Duration, bool)) {
 		}
 		over := time.Since(at)
 		f.now = Now() // Begin may have changed it
-		n := f.look(float64(usedNow-used)/float64(over), over, jobs.Load() > 0 || manyWaited(over))
+		waited := manyWaited(over)
+		n := f.look(float64(usedNow-used)/float64(over), over, waited || jobs.Load() > 0)
 		at, used = at.Add(over), usedNow
 		if n != f.now {
 			set(n)

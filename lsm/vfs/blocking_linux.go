@@ -106,7 +106,7 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 		}
 		began := time.Now()
 		n, err := f.file.ReadAt(p, off)
-		noteRead(time.Since(began))
+		noteRead(time.Since(began), timedReads)
 		return n, err
 	}
 	return f.transfer(syscall.SYS_PREAD64, "read", fd, p, off, io.EOF)
@@ -146,7 +146,7 @@ func (f *osFile) transfer(
 		} else {
 			c.gives = true
 			errno = c.do()
-			noteRead(c.took)
+			noteRead(c.took, 1)
 		}
 		switch {
 		case errno == syscall.EINTR:
@@ -161,15 +161,16 @@ func (f *osFile) transfer(
 	return n, nil
 }
 
-func noteRead(took time.Duration) {
+// noteRead notes what a small read took, and stands for so many.
+func noteRead(took time.Duration, reads int64) {
 	readTook.Store(meanRead(readTook.Load(), took)) // of two at once one may be lost
 	if took > slowRead {
-		procs.Waited()
+		procs.Waited(reads)
 	}
 }
 
 // meanRead is the mean of small reads after one more. One that was preempted, or found the disk
-// busy for once, does not make those after it give way; two in a row do.
+// busy for once, does not make those after it give way; three in a row do.
 func meanRead(mean int64, took time.Duration) int64 {
 	return mean + (int64(min(took, 4*slowRead))-mean)/8
 }

@@ -75,7 +75,7 @@ func TestSmallReadsThatWereSlow(t *testing.T) {
 	f, err := OS.Open(name)
 	must(t, err)
 	for range 3 {
-		noteRead(time.Second)
+		noteRead(time.Second, 1)
 	}
 	if readTook.Load() <= int64(slowRead) {
 		t.Fatal("slow reads are taken for fast ones")
