@@ -159,7 +159,8 @@ var engineExhibits = []exhibit{
 			{"lsm/get.go", "\tcell := db.readers.Enter()\n\ts := db.state.Load()",
 				"\tat := db.published.seq()\n\truntime.Gosched()\n" +
 					"\tcell := db.readers.Enter()\n\ts := db.state.Load()"},
-			{"lsm/get.go", "s.get(dst, key, db.published.seq())", "s.get(dst, key, at)"},
+			{"lsm/get.go", "s.get(dst, key, db.published.seq(), wait)",
+				"s.get(dst, key, at, wait)"},
 			{"lsm/get.go", "package lsm\n", "package lsm\n\nimport \"runtime\"\n"},
 		},
 		pkg: "./lsm", run: "^TestStateBeforeSequence$|^TestOverwrittenKeyNeverVanishes$",
@@ -280,8 +281,8 @@ var engineExhibits = []exhibit{
 		name:  "read-error-not-found",
 		story: "a table that cannot be read answers that the key is not there",
 		edits: []edit{{"lsm/version.go",
-			"if value, kind, ok, err = tables[i].get(dst, user, hash, at); ok || err != nil {",
-			"if value, kind, ok, err = tables[i].get(dst, user, hash, at); ok {"}},
+			"err = tables[i].get(dst, user, hash, at, wait); ok || err != nil {",
+			"err = tables[i].get(dst, user, hash, at, wait); ok {"}},
 		pkg: "./lsm", run: damageTests,
 	},
 	{
