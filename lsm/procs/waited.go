@@ -8,8 +8,8 @@ import (
 // waits is how often goroutines have waited for a disk since Follow looked last.
 var waits atomic.Int64
 
-// Waited notes that goroutines have waited for a disk n times, as far as is known.
-func Waited(n int64) { waits.Add(n) }
+// Waited notes that a goroutine has waited for a disk while others did too.
+func Waited() { waits.Add(1) }
 
 // waitEvery is how often that happens where all processors are needed. Goroutines that wait hold
 // processors for a while and use little of them, so what they use does not tell: 64 callers over a
