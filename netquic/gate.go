@@ -93,7 +93,7 @@ func (g *answerGate) reserveLocked(j *job) bool {
 }
 
 // answered replaces the reservation of a call by the bytes of its answer. What the handler has not
-// given, since the call had expired, says nothing of its kind: forty of them in a row let 3328
+// given, an error or that the call had expired, says nothing of its kind: forty in a row let 3328
 // pages in at once.
 func (g *answerGate) answered(j *job, bytes int64) {
 	if j.called {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 )
@@ -22,7 +21,7 @@ const scanParallel = 16
 func (c *ClusterClient) Scan(ctx context.Context, lower, upper []byte, limit int, o ReadOptions,
 	fn func(key []byte, values [][]byte) error) error {
 	if limit < 0 {
-		return errors.New("replication: negative limit")
+		return errNegativeLimit
 	}
 	parts := scanPartitions(lower, upper)
 	var wg sync.WaitGroup

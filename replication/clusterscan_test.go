@@ -9,25 +9,31 @@ import (
 	"time"
 )
 
+// scanned is a cluster of three with 5000 keys, key0000 and so on, and more pairs.
+func scanned(t *testing.T, more ...Pair) (context.Context, *localCluster, *ClusterClient) {
+	l := newLocalCluster(t, 3)
+	c := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	for i := range 5000 {
+		more = append(more, Pair{fmt.Appendf(nil, "key%04d", i), []byte("v")})
+	}
+	if err := c.PutAll(ctx, more, WriteOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return ctx, l, c
+}
+
 // TestClusterScanReadsNoMoreThanItNeeds counts what a scan asks for until it is given what it
 // wants, or until its caller takes time: a scan once read 16 partitions at a time for a few pairs,
 // and each of them as a whole before it gave any.
 func TestClusterScanReadsNoMoreThanItNeeds(t *testing.T) {
-	l := newLocalCluster(t, 3)
-	c := l.client()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
 	large := bytes.Repeat([]byte{'v'}, pageBytes/4)
 	var pairs []Pair
-	for i := range 5000 {
-		pairs = append(pairs, Pair{fmt.Appendf(nil, "key%04d", i), []byte("v")})
-	}
-	for i := range 40 { // ten pages, in one partition
+	for i := range 40 { // ten pages or more, in one partition
 		pairs = append(pairs, Pair{fmt.Appendf(nil, "{large}%02d", i), large})
 	}
-	if err := c.PutAll(ctx, pairs, WriteOptions{}, nil); err != nil {
-		t.Fatal(err)
-	}
+	ctx, l, c := scanned(t, pairs...)
 	stop := errors.New("stop")
 	for _, r := range []struct {
 		name                string
@@ -66,17 +72,7 @@ func TestClusterScanReadsNoMoreThanItNeeds(t *testing.T) {
 // TestScanThatFoundEnoughBlamesNobody: what it was reading ahead ended with it, and every node that
 // it had asked was asked last until a probe.
 func TestScanThatFoundEnoughBlamesNobody(t *testing.T) {
-	l := newLocalCluster(t, 3)
-	c := l.client()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
-	var pairs []Pair
-	for i := range 5000 {
-		pairs = append(pairs, Pair{fmt.Appendf(nil, "key%04d", i), []byte("v")})
-	}
-	if err := c.PutAll(ctx, pairs, WriteOptions{}, nil); err != nil {
-		t.Fatal(err)
-	}
+	ctx, l, c := scanned(t)
 	c.mu.Lock()
 	clear(c.bad) // of a node that took long
 	c.mu.Unlock()

@@ -57,7 +57,8 @@ func (n *Node) Drain() { n.draining.Store(true) }
 // about a microsecond, and what it waits for all other requests of the lane wait for too. So it
 // answers gets of what is in memory, and unsynced writes while commits do not have to wait.
 //
-// The answer is appended to dst. Neither req nor dst is kept. Nothing is allocated.
+// The answer is appended to dst. Neither req nor dst is kept. Gets and puts allocate
+// nothing.
 func (n *Node) TryCall(req, dst []byte) ([]byte, bool) {
 	if len(req) < 2 {
 		return dst, false

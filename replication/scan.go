@@ -27,6 +27,8 @@ func (c *Client) ScanKeys(ctx context.Context, lower, upper []byte, limit int,
 	return c.scan(ctx, r, limit, func(key, _ []byte) error { return fn(key) })
 }
 
+var errNegativeLimit = errors.New("replication: negative limit")
+
 // fetched is a page on its way from the goroutine that fetches to the one that reads.
 type fetched struct {
 	answer []byte
@@ -36,7 +38,7 @@ type fetched struct {
 func (c *Client) scan(ctx context.Context, r request, limit int,
 	fn func(key, value []byte) error) error {
 	if limit < 0 {
-		return errors.New("replication: negative limit")
+		return errNegativeLimit
 	}
 	for _, b := range [][]byte{r.lower, r.upper} {
 		if len(b) > lsm.MaxKeyBytes+1 {

@@ -18,7 +18,7 @@
 //   - A system call that blocks keeps its processor until Go's monitor takes it away. Package vfs,
 //     which knows which are likely to block, gives it up before those ([Now], [Alone]).
 //   - More load needs more. At 90 % of what there is, when looks come late because others have the
-//     processor, and where goroutines wait for a disk more than a thousand times a second
+//     processor, and where goroutines wait for a disk together, more than a thousand times a second
 //     ([Waited]), all are given at once, or when a garbage collection ends; to take some away again
 //     needs 150 ms.
 //
