@@ -68,6 +68,23 @@ func TestReadAtBesideManyReads(t *testing.T) {
 	}
 }
 
+// TestReadsLeaveProcessors: while reads wait for a disk, they hold no more than half of the
+// processors, and one goroutine that reads never waits for a turn.
+func TestReadsLeaveProcessors(t *testing.T) {
+	for _, c := range []struct{ processors, fast, slow int }{
+		{1, 1, 1}, {2, 2, 1}, {3, 3, 2}, {4, 4, 2}, {64, 64, 32},
+	} {
+		for nth := 1; nth <= 2*c.processors; nth++ {
+			if got := leaves(nth, c.processors, false); got != (nth <= c.fast) {
+				t.Errorf("read %d of %d processors: left as it is %v", nth, c.processors, got)
+			}
+			if got := leaves(nth, c.processors, true); got != (nth <= c.slow) {
+				t.Errorf("slow read %d of %d processors: left as it is %v", nth, c.processors, got)
+			}
+		}
+	}
+}
+
 // TestLargeTransfers: reads and writes that give their processor up, because the last ones took an
 // hour, and such that do not mean what small ones do.
 func TestLargeTransfers(t *testing.T) {
