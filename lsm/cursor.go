@@ -185,7 +185,7 @@ func (c *cursor) prev() bool {
 func (c *cursor) forward(ok, skip bool) bool {
 	for ; ok; ok = c.merge.Next() {
 		k := c.merge.Key()
-		if k.Seq() > c.seq || skip && bytes.Equal(k.User, c.key) {
+		if k.Seq() > c.seq || skip && same(k.User, c.key) {
 			if skip {
 				c.keep(c.key) // the merge moves again, and its key from before is not valid longer
 			}
@@ -240,4 +240,11 @@ func (c *cursor) end() bool {
 		c.err = err
 	}
 	return false
+}
+
+// same reports whether neighbors in the order of keys are equal. Those that are not mostly end
+// differently.
+func same(a, b []byte) bool {
+	n := len(a)
+	return n == len(b) && (n == 0 || a[n-1] == b[n-1] && bytes.Equal(a, b))
 }

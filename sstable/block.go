@@ -3,6 +3,7 @@ package sstable
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 	"unsafe"
 )
@@ -162,6 +163,15 @@ func (b *block) entry(i int) (suffix []byte, trailer uint64, value []byte) {
 	}
 	e = e[n:]
 	return e[:length:length], (b.base+code>>3)<<8 | code&7, e[length:]
+}
+
+// shortUvarint decodes the varint at the start of w, without a branch. It has n bytes; only if that
+// is 4 at most, v is what it says.
+func shortUvarint(w uint64) (v uint64, n int) {
+	ends := ^w & 0x80808080 // the top bit of each byte that may be the last
+	n = (bits.TrailingZeros64(ends|1<<63) + 1) / 8
+	w &= ends ^ (ends - 1)
+	return w&0x7f | w>>1&0x3f80 | w>>2&0x1fc000 | w>>3&0xfe00000, n
 }
 
 // find returns the first entry at or after the internal key (user, trailer), entries() when there

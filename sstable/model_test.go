@@ -179,6 +179,9 @@ func compareMoves(t *testing.T, r *rand.Rand, it Iterator, es []entry, moves int
 		if Compare(k, model.Key()) != 0 || !bytes.Equal(v, model.Value()) {
 			t.Fatalf("%s at %v = %q, want %v = %q", name, k, v, model.Key(), model.Value())
 		}
+		if table, ok := it.(*TableIter); ok && table.head != Head(k.User) {
+			t.Fatalf("%s at %v: head %#x", name, k, table.head)
+		}
 	}
 }
 

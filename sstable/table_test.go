@@ -2,6 +2,7 @@ package sstable
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -265,6 +266,53 @@ func TestHeadOrders(t *testing.T) {
 		if Head(a) < Head(b) && c >= 0 || Head(a) > Head(b) && c <= 0 ||
 			shortHead(a) < shortHead(b) && c >= 0 {
 			t.Fatalf("heads of %q and %q", a, b)
+		}
+	}
+}
+
+// TestMovesInBlock: moves forward give the key, its head and all else for suffixes of all lengths
+// about those that nextInBlock copies by itself, after common prefixes about the width of a head,
+// and for codes of all lengths.
+func TestMovesInBlock(t *testing.T) {
+	r := seeded(t, 8)
+	for prefix := range 12 {
+		var es []entry
+		for range 3000 {
+			k := append(make([]byte, prefix), make([]byte, r.IntN(20))...)
+			for i := prefix; i < len(k); i++ {
+				k[i] = byte(r.UintN(256))
+			}
+			v := make([]byte, r.IntN(3)*r.IntN(20))
+			es = append(es, entry{MakeKey(k, Seq(r.Uint64()>>(8+r.IntN(50))), KindPut), v})
+		}
+		slices.SortFunc(es, func(a, b entry) int { return Compare(a.key, b.key) })
+		es = slices.CompactFunc(es, func(a, b entry) bool { return Compare(a.key, b.key) == 0 })
+		it := open(t, build(t, WriterOptions{}, es), NewCache(1<<20)).NewIter(IterOptions{})
+		ok := it.First()
+		for i, e := range es {
+			if !ok || Compare(it.Key(), e.key) != 0 || !bytes.Equal(it.Value(), e.value) {
+				t.Fatalf("prefix %d, entry %d: %v %v, want %v", prefix, i, ok, it.Key(), e.key)
+			}
+			if it.head != Head(e.key.User) {
+				t.Fatalf("prefix %d, %q: head %#x", prefix, e.key.User, it.head)
+			}
+			ok = it.Next()
+		}
+		if ok || it.Close() != nil {
+			t.Fatal("more entries than were written, or", it.Err())
+		}
+	}
+}
+
+func TestShortUvarint(t *testing.T) {
+	for bits := range 64 {
+		for _, v := range []uint64{1<<bits - 1, 1 << bits, 1<<bits + 1} {
+			p := append(binary.AppendUvarint(nil, v), 0xff, 0x80, 0, 0xff, 0xff, 0xff, 0xff, 0xff)
+			w := binary.LittleEndian.Uint64(p)
+			_, want := binary.Uvarint(p)
+			if got, n := shortUvarint(w); min(n, 5) != min(want, 5) || n <= 4 && got != v {
+				t.Errorf("%#x, of %d bytes: %#x of %d", v, want, got, n)
+			}
 		}
 	}
 }
