@@ -33,9 +33,9 @@ func TestReadAtBesideManyReads(t *testing.T) {
 	must(t, os.WriteFile(name, want, 0o644))
 	f, err := OS.Open(name)
 	must(t, err)
-	defer func() { reading.Store(0); readTook.Store(0) }()
+	defer func() { holding.Store(0); readTook.Store(0) }()
 	for _, others := range []int32{0, 1000} { // as if so many were under way
-		reading.Add(others)
+		holding.Add(others)
 		var wg sync.WaitGroup
 		for g := range 16 {
 			wg.Go(func() {
@@ -69,7 +69,7 @@ func TestReadAtBesideManyReads(t *testing.T) {
 }
 
 // TestReadsLeaveProcessors: while reads wait for a disk, they hold no more than half of the
-// processors, and one goroutine that reads never waits for a turn.
+// processors, rounded up, so that one goroutine that reads never waits for a turn.
 func TestReadsLeaveProcessors(t *testing.T) {
 	for _, c := range []struct{ processors, fast, slow int }{
 		{1, 1, 1}, {2, 2, 1}, {3, 3, 2}, {4, 4, 2}, {64, 64, 32},
@@ -81,6 +81,23 @@ func TestReadsLeaveProcessors(t *testing.T) {
 			if got := leaves(nth, c.processors, true); got != (nth <= c.slow) {
 				t.Errorf("slow read %d of %d processors: left as it is %v", nth, c.processors, got)
 			}
+		}
+	}
+
+	name := filepath.Join(t.TempDir(), "f")
+	must(t, os.WriteFile(name, []byte("x"), 0o644))
+	f, err := OS.Open(name)
+	must(t, err)
+	defer f.Close()
+	defer func() { holding.Store(0); readTook.Store(0) }()
+	for others := range 2 * procs.Now() {
+		holding.Store(int32(others))
+		readTook.Store(int64(time.Hour))
+		_, err := f.ReadAt(make([]byte, 1), 0)
+		must(t, err)
+		timed := readTook.Load() != int64(time.Hour)
+		if timed == leaves(others+1, procs.Now(), true) || holding.Load() != int32(others) {
+			t.Errorf("a read beside %d others is timed %v; %d after it", others, timed, holding.Load())
 		}
 	}
 }
