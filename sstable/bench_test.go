@@ -235,12 +235,14 @@ func BenchmarkMergeNext(b *testing.B) {
 					}
 					parts[p] = append(parts[p], entry{MakeKey(benchKey(nil, i), 1, KindPut), value})
 				}
-				var its []Iterator
+				var its []MergeInput
 				for _, es := range parts {
 					rd := open(b, build(b, WriterOptions{}, es), NewCache(1<<30))
-					its = append(its, rd.NewIter(IterOptions{}))
+					it := rd.NewIter(IterOptions{})
+					its = append(its, MergeInput{it, it})
 				}
-				m := NewMerge(its...)
+				var m Merge
+				m.Init(its)
 				defer m.Close()
 				for ok := m.First(); ok; ok = m.Next() {
 				}

@@ -165,8 +165,8 @@ func (b *block) entry(i int) (suffix []byte, trailer uint64, value []byte) {
 	return e[:length:length], (b.base+code>>3)<<8 | code&7, e[length:]
 }
 
-// shortUvarint decodes the varint at the start of w, without a branch. It has n bytes; only if that
-// is 4 at most, v is what it says.
+// shortUvarint decodes the varint at the start of w, without a branch. It has n bytes and says v,
+// or n is 8 and it has more than 4.
 func shortUvarint(w uint64) (v uint64, n int) {
 	ends := ^w & 0x80808080 // the top bit of each byte that may be the last
 	n = (bits.TrailingZeros64(ends|1<<63) + 1) / 8

@@ -34,6 +34,12 @@ func encodeBlock(es []entry) []byte {
 func FuzzBlock(f *testing.F) {
 	f.Add(encodeBlock(goldenEntries))
 	f.Add(encodeBlock(randomEntries(seeded(f, 1), 50)))
+	var short []entry // with all that nextInBlock copies by itself
+	for i := range 20 {
+		key := append([]byte("prefix"), bytes.Repeat([]byte{byte(i)}, 1+i)...)
+		short = append(short, entry{MakeKey(key, Seq(1)<<(2*i), KindPut), key[i/4:]})
+	}
+	f.Add(encodeBlock(short))
 	f.Fuzz(checkBlock)
 }
 
@@ -64,6 +70,7 @@ func checkBlock(t *testing.T, data []byte) {
 		return
 	}
 	es := blockEntries(&b)
+	checkMoves(t, &b, es)
 	for _, e := range es {
 		b.find(e.key.User, e.key.Trailer)
 		b.find(e.key.User[:len(e.key.User)/2], 0)
@@ -79,6 +86,22 @@ func checkBlock(t *testing.T, data []byte) {
 	}
 	if !bytes.Equal(p, encodeBlock(blockEntries(&again))) {
 		t.Fatal("encoding is not canonical")
+	}
+}
+
+// checkMoves demands that moves through a block give its entries, and their heads.
+func checkMoves(t *testing.T, b *block, es []entry) {
+	it := TableIter{block: b}
+	ok := it.setHead(0)
+	for i, e := range es {
+		if !ok || Compare(it.Key(), e.key) != 0 || !bytes.Equal(it.value, e.value) ||
+			it.head != Head(e.key.User) {
+			t.Fatalf("move %d: %v, head %#x, want %v", i, it.Key(), it.head, e.key)
+		}
+		ok = it.nextInBlock()
+	}
+	if ok {
+		t.Fatal("more moves than entries")
 	}
 }
 

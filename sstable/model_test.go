@@ -179,9 +179,6 @@ func compareMoves(t *testing.T, r *rand.Rand, it Iterator, es []entry, moves int
 		if Compare(k, model.Key()) != 0 || !bytes.Equal(v, model.Value()) {
 			t.Fatalf("%s at %v = %q, want %v = %q", name, k, v, model.Key(), model.Value())
 		}
-		if table, ok := it.(*TableIter); ok && table.head != Head(k.User) {
-			t.Fatalf("%s at %v: head %#x", name, k, table.head)
-		}
 	}
 }
 
@@ -357,6 +354,35 @@ func TestMergeFailsWithItsChild(t *testing.T) {
 	}
 	if empty := NewMerge(); empty.First() || empty.Next() || empty.Err() != nil {
 		t.Fatal("an empty merge moved")
+	}
+}
+
+// TestMergeFailsWithItsTable: what a merge asks a table for itself ends with the table's error.
+func TestMergeFailsWithItsTable(t *testing.T) {
+	es := randomEntries(seeded(t, 2), 300)
+	m := build(t, WriterOptions{BlockBytes: 300}, es)
+	f := &brokenReader{ReaderAt: m}
+	rd, err := NewReader(f, int64(len(m.data)), m.id(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, want := rd.NewIter(IterOptions{}), 0
+	for ok := it.First(); ok && it.index < 3; ok = it.Next() {
+		want++
+	}
+	f.from, f.to = int64(rd.index.offsets[3]), int64(rd.index.offsets[4])
+	it.Init(rd, IterOptions{})
+	var merge Merge
+	merge.Init([]MergeInput{{it, it}})
+	n := 0
+	for ok := merge.First(); ok; ok = merge.Next() {
+		n++
+	}
+	if n != want || n == 0 || !errors.Is(merge.Err(), errBroken) {
+		t.Fatalf("%d entries, not %d, error %v", n, want, merge.Err())
+	}
+	if merge.Next() || merge.Prev() || merge.First() || merge.Last() {
+		t.Fatal("a failed merge moved")
 	}
 }
 
