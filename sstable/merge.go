@@ -32,7 +32,7 @@ type Merge struct {
 
 // MergeInput is a child of a Merge. Table is not nil if all that the Iterator does while it stays
 // in a block is what that TableIter does: then the merge asks the TableIter itself, and for nothing
-// but its next entry while that is the first of all, as in most of a tree most are.
+// but its next entry while that is known to be the first of all, as in most of a tree most are.
 type MergeInput struct {
 	Iterator
 	Table *TableIter

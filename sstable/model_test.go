@@ -138,11 +138,18 @@ func (m *modelIter) Close() error         { return nil }
 // compareMoves makes random moves on both iterators and fails at the first difference.
 func compareMoves(t *testing.T, r *rand.Rand, it Iterator, es []entry, moves int) {
 	t.Helper()
-	model := &modelIter{es: es}
+	model, run := &modelIter{es: es}, 0 // moves forward, at a stretch
 	for range moves {
 		var name string
 		var got, want bool
-		switch op := r.IntN(20); {
+		op := r.IntN(20)
+		switch {
+		case run > 0:
+			run, op = run-1, 6
+		case op == 12:
+			run = r.IntN(40)
+		}
+		switch {
 		case op == 0:
 			name, got, want = "First", it.First(), model.First()
 		case op == 1:
