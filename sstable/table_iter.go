@@ -161,8 +161,9 @@ func (it *TableIter) setNext() bool {
 }
 
 // nextInBlock is setNext, which sets head too, with nothing called for most entries: a suffix of 1
-// to 16 bytes, of 8 to 16 after a prefix below 4, and a code of up to four. That makes a scan of
-// what is cached a fifth faster. It does not pay where a table has a turn of an entry or two.
+// to 16 bytes, of 8 to 16 after a prefix below 4, and a code of up to four. With it and the top of
+// Merge BenchmarkIterNext of lsm takes 41 ns instead of 54, and neither pays alone. Nor does this
+// where a table has a turn of an entry or two.
 //
 // Tried and lost: to touch all lines of a block, or prefetch those of the next one when this one
 // begins. Less than a tenth.
