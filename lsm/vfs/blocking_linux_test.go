@@ -33,9 +33,9 @@ func TestReadAtBesideManyReads(t *testing.T) {
 	must(t, os.WriteFile(name, want, 0o644))
 	f, err := OS.Open(name)
 	must(t, err)
-	defer func() { holding.Store(0); readTook.Store(0) }()
+	defer func() { reading.Store(0); readTook.Store(0) }()
 	for _, others := range []int32{0, 1000} { // as if so many were under way
-		holding.Add(others)
+		reading.Add(others)
 		var wg sync.WaitGroup
 		for g := range 16 {
 			wg.Go(func() {
@@ -89,15 +89,15 @@ func TestReadsLeaveProcessors(t *testing.T) {
 	f, err := OS.Open(name)
 	must(t, err)
 	defer f.Close()
-	defer func() { holding.Store(0); readTook.Store(0) }()
+	defer func() { reading.Store(0); readTook.Store(0) }()
 	for others := range 2 * procs.Now() {
-		holding.Store(int32(others))
+		reading.Store(int32(others))
 		readTook.Store(int64(time.Hour))
 		_, err := f.ReadAt(make([]byte, 1), 0)
 		must(t, err)
 		timed := readTook.Load() != int64(time.Hour)
-		if timed == leaves(others+1, procs.Now(), true) || holding.Load() != int32(others) {
-			t.Errorf("a read beside %d others is timed %v; %d after it", others, timed, holding.Load())
+		if timed == leaves(others+1, procs.Now(), true) || reading.Load() != int32(others) {
+			t.Errorf("a read beside %d others is timed %v; %d after it", others, timed, reading.Load())
 		}
 	}
 	for n := 0; readTook.Load() > int64(slowRead); n++ { // only those that are timed can tell
