@@ -15,13 +15,14 @@ import (
 // localCluster is nodes in one process, whose messages are function calls: the shell around the
 // core with real engines, without a network.
 type localCluster struct {
-	nodes []*Cluster
-	stop  context.CancelFunc
-	down  []atomic.Bool
-	sent  []atomic.Int64 // bytes of messages, by receiver
-	place *Placement
-	pages atomic.Int64 // of scans that clients have asked for
-	stuck atomic.Bool  // those of partitions from 2 on never come
+	nodes                  []*Cluster
+	stop                   context.CancelFunc
+	down                   []atomic.Bool
+	sent                   []atomic.Int64 // bytes of messages, by receiver
+	place                  *Placement
+	pages                  atomic.Int64 // of scans that clients have asked for
+	inFlight, mostInFlight atomic.Int64 // of them
+	stuck                  atomic.Bool  // those of partitions from 2 on never come
 }
 
 func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
@@ -113,6 +114,10 @@ type localCaller struct {
 func (l localCaller) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 	if Kind(req[0]) == KindPage {
 		l.l.pages.Add(1)
+		if n := l.l.inFlight.Add(1); n > l.l.mostInFlight.Load() {
+			l.l.mostInFlight.Store(n) // who loses a race is not far below
+		}
+		defer l.l.inFlight.Add(-1)
 		if op, err := DecodeOp(req); err == nil && op.Part >= 2 && l.l.stuck.Load() {
 			<-ctx.Done()
 			return dst, ctx.Err()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kvd/lsm"
@@ -26,6 +27,7 @@ type ClusterClient struct {
 	closing context.Context // ends with Close
 	close   context.CancelFunc
 	probes  sync.WaitGroup
+	scans   atomic.Int32 // under way
 
 	mu    sync.Mutex
 	ring  *Ring

@@ -8,7 +8,10 @@ import (
 	"sync"
 )
 
-// scanParallel is how many partitions a scan reads together, once it has gone through as many.
+// scanParallel is how many partitions the scans of a client read together, each at least one. A
+// scan gets to its share of them once it has gone through as many. With 16 for each, 64 callers who
+// read all of 400 MB had a thousand pages under way, and waited for one until the call
+// timed out.
 const scanParallel = 16
 
 // Scan calls fn with every key of [lower, upper) and all its values, at most limit keys (0 = all),
@@ -17,7 +20,7 @@ const scanParallel = 16
 // common only its partition is read. Slices are valid during the call.
 //
 // A key that is written during the scan is seen or not; one that is not is seen exactly once. Of
-// each partition two pages are read ahead at most, which have some 256 KiB.
+// each partition two pages are read ahead at most, which have some 192 KiB.
 func (c *ClusterClient) Scan(ctx context.Context, lower, upper []byte, limit int, o ReadOptions,
 	fn func(key []byte, values [][]byte) error) error {
 	if limit < 0 {
@@ -28,6 +31,8 @@ func (c *ClusterClient) Scan(ctx context.Context, lower, upper []byte, limit int
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	c.scans.Add(1)
+	defer c.scans.Add(-1)
 	// One at first, then twice as many each time: most scans with a limit find enough in the first.
 	// With 16 at once, 64 callers who scan 50 pairs got 55 a second instead of 800.
 	ahead, window := make([]chan fetched, 0, scanParallel), 1
@@ -60,7 +65,7 @@ func (c *ClusterClient) Scan(ctx context.Context, lower, upper []byte, limit int
 			return err
 		}
 		ahead = ahead[:copy(ahead, ahead[1:])]
-		window = min(2*window, scanParallel)
+		window = min(2*window, max(scanParallel/int(c.scans.Load()), 1))
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 )
@@ -91,5 +93,51 @@ func TestScanThatFoundEnoughBlamesNobody(t *testing.T) {
 	defer c.mu.Unlock()
 	if len(c.bad) > 0 {
 		t.Errorf("blamed: %v", c.bad)
+	}
+}
+
+// TestScansShareWhatIsReadAhead: each once read 16 partitions at a time, also of 64 scans, and then
+// none had its page in time.
+func TestScansShareWhatIsReadAhead(t *testing.T) {
+	ctx, l, c := scanned(t)
+	const scans = 64
+	var wg sync.WaitGroup
+	for range scans {
+		wg.Go(func() {
+			seen := 0
+			err := c.Scan(ctx, nil, nil, 0, ReadOptions{}, func(_ []byte, _ [][]byte) error {
+				seen++
+				return nil
+			})
+			if err != nil || seen != 5000 {
+				t.Errorf("%d keys, %v", seen, err)
+			}
+		})
+	}
+	wg.Wait()
+	// The first to begin and the last to end read ahead.
+	if n := l.mostInFlight.Load(); n > 2*scans {
+		t.Errorf("%d pages were asked for at a time by %d scans", n, scans)
+	}
+	if n := c.scans.Load(); n != 0 {
+		t.Errorf("%d scans are left", n)
+	}
+}
+
+func TestArena(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var a arena
+	var want, got [][]byte
+	for i := range 200 {
+		b := bytes.Repeat([]byte{byte(i)}, r.IntN(2000))
+		if i == 100 {
+			b = bytes.Repeat([]byte{'l'}, 3*lastChunkBytes)
+		}
+		want, got = append(want, b), append(got, a.copy(b))
+	}
+	for i := range want {
+		if !bytes.Equal(got[i], want[i]) || cap(got[i]) != len(got[i]) {
+			t.Errorf("copy %d is not what it was of, or can grow into the next", i)
+		}
 	}
 }

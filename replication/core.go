@@ -250,7 +250,7 @@ func (c *Core) wakeAt(id uint64, at time.Duration) { heap.Push(&c.timers, timer{
 func (c *Core) send(to NodeID, class Class, m *peerMessage) {
 	m.cluster, m.epoch = c.cfg.Cluster, c.place.Epoch
 	c.effects = append(c.effects, Effect{Kind: EffectSend, To: to, Class: class,
-		Message: m.appendTo(nil)})
+		Message: m.appendTo(make([]byte, 0, m.bytes()))})
 }
 
 func (c *Core) do(w *Work) {

@@ -320,6 +320,9 @@ func TestPeerMessagesRoundTrip(t *testing.T) {
 		if err != nil || !bytes.Equal(got.appendTo(nil), b) || got.kind != m.kind || got.id != m.id {
 			t.Errorf("%v came back as %+v, %v", m.kind, got, err)
 		}
+		if n := m.bytes(); n < len(b) || n > len(b)+2*messageHeadBytes {
+			t.Errorf("%v is expected to take %d bytes, it takes %d", m.kind, n, len(b))
+		}
 		for i := range b {
 			cut, err := decodePeerMessage(b[:i])
 			if err == nil && reflect.DeepEqual(cut, got) {

@@ -101,6 +101,23 @@ type peerMessage struct {
 	entries    []entry // key, and digest or object
 }
 
+// messageHeadBytes is more than the fields of fixed sizes and the lengths of the others take.
+const messageHeadBytes = 64
+
+// bytes is what appendTo needs, or a little more.
+func (m *peerMessage) bytes() int {
+	return messageHeadBytes + len(m.key) + len(m.upper) + len(m.object) + len(m.body) +
+		entriesBytes(m.entries)
+}
+
+// entriesBytes is what entries take in a message, or a little more.
+func entriesBytes(entries []entry) (n int) {
+	for i := range entries {
+		n += len(entries[i].key) + len(entries[i].object) + 20 // lengths, numbers
+	}
+	return n
+}
+
 func (m *peerMessage) appendTo(dst []byte) []byte {
 	dst = append(dst, byte(m.kind))
 	dst = binary.LittleEndian.AppendUint64(dst, m.cluster)

@@ -361,8 +361,8 @@ func (r *Replica) raise(n uint32) error {
 	return nil
 }
 
-// pageBytes bounds the objects of a page, but a page has at least one entry.
-const pageBytes = 256 << 10
+// pageBytes bounds the objects of a page, but a page has at least one entry. See MaxPageBytes.
+const pageBytes = 192 << 10
 
 // leafPage lists what some leaves of a partition hold: keys with digests, or objects.
 func (r *Replica) leafPage(w *Work) error {
@@ -430,7 +430,7 @@ func (r *Replica) scan(w *Work) error {
 		upper = appendDataKey(nil, w.Part, w.Upper)
 	}
 	it := r.store.Iter(lower, upper)
-	size := 0
+	size, mem := 0, arena{}
 	for it.Next() {
 		n := len(it.Key()) + len(it.Value())
 		if len(w.Result.Entries) > 0 && (size+n > pageBytes || len(w.Result.Entries) >= w.Limit) {
@@ -440,8 +440,8 @@ func (r *Replica) scan(w *Work) error {
 		size += n
 		w.Result.Entries = append(w.Result.Entries, entry{
 			part:   w.Part,
-			key:    append([]byte(nil), it.Key()[dataHeadBytes:]...),
-			object: append([]byte(nil), it.Value()...),
+			key:    mem.copy(it.Key()[dataHeadBytes:]),
+			object: mem.copy(it.Value()),
 		})
 	}
 	return it.Close()

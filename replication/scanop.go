@@ -108,13 +108,12 @@ func (c *Core) scanPage(from NodeID, m *peerMessage) {
 	if !ok {
 		return
 	}
-	p := page{node: from, more: m.flags&flagMore != 0}
-	for _, e := range m.entries {
-		e.key = append([]byte(nil), e.key...)
-		e.object = append([]byte(nil), e.object...)
-		p.entries = append(p.entries, e)
+	mem := arena{}
+	for i := range m.entries {
+		e := &m.entries[i]
+		e.key, e.object = mem.copy(e.key), mem.copy(e.object)
 	}
-	s.answered(c, p, m.ack)
+	s.answered(c, page{from, m.entries, m.flags&flagMore != 0}, m.ack)
 }
 
 func (s *scanOp) answered(c *Core, p page, a ack) {
@@ -173,7 +172,7 @@ func (s *scanOp) merge(c *Core) []byte {
 			end = last
 		}
 	}
-	out := []byte{byte(statusOK)}
+	out := append(make([]byte, 0, s.answerBytes()), byte(statusOK))
 	count, next := uint64(0), []byte(nil)
 	for {
 		key := s.smallest()
@@ -214,6 +213,14 @@ func (s *scanOp) merge(c *Core) []byte {
 		next = append(append([]byte(nil), end...), 0)
 	}
 	return appendField(append(out, 0), next)
+}
+
+// answerBytes is about how much the answer takes: what the largest of the pages does.
+func (s *scanOp) answerBytes() (most int) {
+	for _, p := range s.pages {
+		most = max(most, entriesBytes(p.entries))
+	}
+	return most + messageHeadBytes
 }
 
 func (s *scanOp) smallest() (key []byte) {
