@@ -10,8 +10,7 @@ import (
 
 // scanParallel is how many partitions the scans of a client read together, each at least one. A
 // scan gets to its share of them once it has gone through as many. With 16 for each, 64 callers who
-// read all of 400 MB had a thousand pages under way, and waited for one until the call
-// timed out.
+// read all of 400 MB had a thousand pages under way, and waited for one until the call timed out.
 const scanParallel = 16
 
 // Scan calls fn with every key of [lower, upper) and all its values, at most limit keys (0 = all),

@@ -97,7 +97,7 @@ func TestScanThatFoundEnoughBlamesNobody(t *testing.T) {
 }
 
 // TestScansShareWhatIsReadAhead: each once read 16 partitions at a time, also of 64 scans, and then
-// none had its page in time.
+// calls timed out.
 func TestScansShareWhatIsReadAhead(t *testing.T) {
 	ctx, l, c := scanned(t)
 	const scans = 64
