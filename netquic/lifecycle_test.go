@@ -126,6 +126,35 @@ func TestDrain(t *testing.T) {
 	wait()
 }
 
+// TestConnectionCountedAfterShutdown: a connection is uncounted by a goroutine of its own, which
+// nobody waited for, so metrics read after Shutdown now and then showed it still open.
+func TestConnectionCountedAfterShutdown(t *testing.T) {
+	s, wait := start(t, "127.0.0.1:0", echo{true}, Options{Identity: identity(t)})
+	conn, end := context.WithCancel(t.Context())
+	if _, err := s.admit(conn, nil); err != nil {
+		t.Fatal(err)
+	}
+	down := make(chan error, 1)
+	go func() { down <- s.Shutdown(t.Context()) }()
+	select {
+	case <-down:
+		t.Fatalf("Shutdown returned with %d connections", s.Metrics().Connections)
+	case <-time.After(100 * time.Millisecond):
+	}
+	end()
+	begun := time.Now()
+	if err := <-down; err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(begun); d > lingerTimeout/2 {
+		t.Errorf("Shutdown returned %v after the connection ended", d)
+	}
+	if n := s.Metrics().Connections; n != 0 {
+		t.Errorf("%d connections after Shutdown", n)
+	}
+	wait()
+}
+
 func TestShutdownCutsOff(t *testing.T) {
 	entered := make(chan struct{})
 	h := handler(func(ctx context.Context, _, dst []byte) ([]byte, error) {
