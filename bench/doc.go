@@ -12,7 +12,7 @@
 //     by every operation that was due during it. Response times come from the open loop alone.
 //   - Two clock reads per operation. Keys and values are made before the first, checked after the
 //     second. BenchmarkRunner shows what the runner itself costs.
-//   - Percentiles come from HdrHistograms of 3 digits from 1 ns to 60 s. Workers hold samples in a
+//   - Percentiles come from HdrHistograms of 3 digits from 1 ns to 1 h. Workers hold samples in a
 //     small buffer of their own and merge it, so recording never blocks an operation for long.
 //     Nothing is averaged over percentiles.
 //   - The client is suspect too. When its goroutines waited for a processor, when its clock woke it

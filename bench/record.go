@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	longest = int64(60e9) // ns: what a histogram can tell apart; longer counts as this
+	longest = int64(3600e9) // ns: what a histogram can tell apart; longer counts as this
 
 	samplesHeld = 128        // by a worker before it merges them
 	samplesAge  = int64(1e8) // ns after which it merges them anyway
