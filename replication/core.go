@@ -337,9 +337,9 @@ func (c *Core) message(from NodeID, msg []byte) {
 		c.syncMessage(from, &m)
 	case peerCollect, peerCollected, peerForget:
 		c.collectMessage(from, &m)
-	case peerScan:
+	case peerScan, peerScanDigest:
 		c.peerScan(from, &m)
-	case peerPage:
+	case peerPage, peerPageDigest:
 		c.scanPage(from, &m)
 	}
 }

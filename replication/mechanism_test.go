@@ -23,8 +23,10 @@ func quietCluster(nodes int, off switches) *simulation {
 	return s
 }
 
-// ask makes a request at a node and lets time pass until it is answered.
-func (s *simulation) ask(n *simNode, op *Op) (answered, error) {
+var errNoAnswer = errors.New("no answer")
+
+// body makes a request at a node and lets time pass until it is answered.
+func (s *simulation) body(n *simNode, op *Op) ([]byte, error) {
 	var answer []byte
 	done := false
 	s.request(n, op, simTimeout, func(a []byte) { answer, done = a, true })
@@ -32,9 +34,14 @@ func (s *simulation) ask(n *simNode, op *Op) (answered, error) {
 		s.net.Run(s.net.Now() + time.Millisecond)
 	}
 	if answer == nil {
-		return answered{}, errors.New("no answer")
+		return nil, errNoAnswer
 	}
-	body, err := decodeAnswer(answer)
+	return decodeAnswer(answer)
+}
+
+// ask makes a read or write at a node.
+func (s *simulation) ask(n *simNode, op *Op) (answered, error) {
+	body, err := s.body(n, op)
 	if err != nil {
 		return answered{}, err
 	}

@@ -286,7 +286,7 @@ func peerMessages() (all []peerMessage) {
 		switch k {
 		case peerWrite:
 			m.flags, m.target, m.key, m.object = flagRepair, 9, []byte("k"), object
-		case peerWriteAck:
+		case peerWriteAck, peerPageDigest:
 			m.ack, m.digest = ackFull, 7
 		case peerRead:
 			m.flags, m.key = flagDigest, []byte("k")
@@ -300,7 +300,7 @@ func peerMessages() (all []peerMessage) {
 			m.digest = 8
 		case peerRoots, peerLeaves:
 			m.body = make([]byte, 16)
-		case peerScan:
+		case peerScan, peerScanDigest:
 			m.key, m.upper, m.limit = []byte("a"), []byte("b"), 10
 		case peerPage:
 			m.entries = []entry{{key: []byte("k"), object: object}}

@@ -29,12 +29,15 @@ const (
 	peerForget    peerKind = 16 // all agreed: forget them
 	peerScan      peerKind = 17 // a page of a partition
 	peerPage      peerKind = 18 //
-	peerKinds              = 19
+
+	peerScanDigest peerKind = 19 // the digest of a page of a partition
+	peerPageDigest peerKind = 20 //
+	peerKinds               = 21
 )
 
 var peerKindNames = [peerKinds]string{"invalid", "write", "write-ack", "read", "read-ack",
 	"forward", "forwarded", "gossip", "stale", "summary", "roots", "leaves", "digests", "want",
-	"collect", "collected", "forget", "scan", "page"}
+	"collect", "collected", "forget", "scan", "page", "scan-digest", "page-digest"}
 
 func (k peerKind) String() string {
 	if k < peerKinds {
@@ -129,7 +132,7 @@ func (m *peerMessage) appendTo(dst []byte) []byte {
 		dst = binary.LittleEndian.AppendUint32(dst, m.target)
 		dst = appendField(dst, m.key)
 		dst = appendField(dst, m.object)
-	case peerWriteAck:
+	case peerWriteAck, peerPageDigest:
 		dst = append(dst, byte(m.ack))
 		dst = binary.LittleEndian.AppendUint64(dst, m.digest)
 	case peerRead:
@@ -160,7 +163,7 @@ func (m *peerMessage) appendTo(dst []byte) []byte {
 		dst = appendField(dst, m.key)
 		dst = appendField(dst, m.body)
 		dst = m.appendEntries(dst)
-	case peerScan:
+	case peerScan, peerScanDigest:
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(m.part))
 		dst = appendField(dst, m.key)
 		dst = appendField(dst, m.upper)
@@ -194,7 +197,7 @@ func decodePeerMessage(msg []byte) (m peerMessage, err error) {
 		m.flags, m.durability = d.flags(), d.durability()
 		m.target = d.fixed32()
 		m.key, m.object = d.objectKey(), d.field()
-	case peerWriteAck:
+	case peerWriteAck, peerPageDigest:
 		m.ack = d.ack()
 		m.digest = d.fixed64()
 	case peerRead:
@@ -223,7 +226,7 @@ func decodePeerMessage(msg []byte) (m peerMessage, err error) {
 		m.part = d.partition()
 		m.key, m.body = d.field(), d.field()
 		m.entries = d.entries(m.kind, m.part)
-	case peerScan:
+	case peerScan, peerScanDigest:
 		m.part = d.partition()
 		m.key, m.upper = d.field(), d.field()
 		m.limit = d.uvarint()

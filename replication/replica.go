@@ -88,7 +88,7 @@ func (r *Replica) Do(w *Work) (sync bool) {
 		return w.Result.Err == nil
 	case WorkDrop:
 		w.Result.Err = r.drop(w)
-	case WorkScan:
+	case WorkScan, WorkScanDigest:
 		w.Result.Err = r.scan(w)
 	case WorkIncarnation:
 		w.Result.Err = r.raise(w.Number)
@@ -420,7 +420,8 @@ func (r *Replica) namedObjects(w *Work) error {
 	return nil
 }
 
-// scan lists the pairs of a partition in [Lower, Upper), tombstones too: they count in a merge.
+// scan lists the pairs of a partition in [Lower, Upper), tombstones too: they count in a merge. Or
+// it makes the digest of that list.
 func (r *Replica) scan(w *Work) error {
 	lower, upper := dataRange(w.Part)
 	if len(w.Lower) > 0 {
@@ -430,19 +431,28 @@ func (r *Replica) scan(w *Work) error {
 		upper = appendDataKey(nil, w.Part, w.Upper)
 	}
 	it := r.store.Iter(lower, upper)
-	size, mem := 0, arena{}
+	size, count, mem, sum := 0, 0, arena{}, newPageSum()
 	for it.Next() {
-		n := len(it.Key()) + len(it.Value())
-		if len(w.Result.Entries) > 0 && (size+n > pageBytes || len(w.Result.Entries) >= w.Limit) {
+		key, object := it.Key()[dataHeadBytes:], it.Value()
+		n := len(it.Key()) + len(object)
+		if count > 0 && (size+n > pageBytes || count >= w.Limit) {
 			w.Result.More = true
 			break
 		}
 		size += n
+		count++
+		if w.Kind == WorkScanDigest {
+			sum.add(key, object)
+			continue
+		}
 		w.Result.Entries = append(w.Result.Entries, entry{
 			part:   w.Part,
-			key:    mem.copy(it.Key()[dataHeadBytes:]),
-			object: mem.copy(it.Value()),
+			key:    mem.copy(key),
+			object: mem.copy(object),
 		})
+	}
+	if w.Kind == WorkScanDigest {
+		w.Result.Digest = sum.end(w.Result.More)
 	}
 	return it.Close()
 }

@@ -4,10 +4,14 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // scanOp is a page of one partition, merged from R replicas, of which one is an owner: a list that
-// lacks what was written before owners went away would look like a whole one.
+// lacks what was written before owners went away would look like a whole one. One replica sends its
+// page, this node if it has one, and R-1 others digests of theirs. A page is fetched as well when
+// its digest is that of none which is here.
 //
 // The answer, after the status byte: pairs in the order of their keys, each with all its values,
 // then an empty key and where the next page of the partition starts, empty at its end.
@@ -20,16 +24,18 @@ type scanOp struct {
 	deadline time.Duration
 	need     int
 	left     []NodeID
-	asked    []NodeID
-	pages    []page
-	failures int
+	pages    []page // one for each replica that was asked
 }
 
 // page is what one replica has.
 type page struct {
 	node    NodeID
-	entries []entry
-	more    bool
+	state   askedState    // waiting, answered or failed
+	full    bool          // asked for the page, not for its digest
+	slow    time.Duration // when somebody else is asked as well
+	digest  uint64        // unless full
+	entries []entry       // if full
+	more    bool          // if full
 }
 
 const scanEntriesMax = 4096
@@ -56,45 +62,73 @@ func (c *Core) startScan(from origin, op Op, deadline time.Duration) {
 	}
 	c.begin(s.id, s)
 	c.wakeAt(s.id, deadline)
-	for range need {
-		s.ask(c)
+	for i := range need {
+		s.ask(c, i == 0)
 	}
 }
 
-func (s *scanOp) ask(c *Core) bool {
+// ask asks the next replica, for its page or just for a digest: an owner that is, for another node
+// has only what it was given while owners were away, and its digest is that of no other page. It
+// reports false when there is none left.
+func (s *scanOp) ask(c *Core, full bool) bool {
 	if len(s.left) == 0 {
 		return false
 	}
-	node := s.left[0]
+	s.pages = append(s.pages, page{node: s.left[0]})
 	s.left = s.left[1:]
-	s.asked = append(s.asked, node)
-	if node == c.self {
-		c.do(&Work{Kind: WorkScan, For: forScan, ID: s.id, From: c.self, Part: s.op.Part,
-			Lower: s.op.Lower, Upper: s.op.Upper, Limit: int(s.op.Limit)})
-		return true
-	}
-	c.send(node, ClassRequest, &peerMessage{kind: peerScan, id: s.id, part: s.op.Part,
-		key: s.op.Lower, upper: s.op.Upper, limit: s.op.Limit})
-	c.wakeAt(s.id, c.now.Since+4*c.patience(node))
+	p := &s.pages[len(s.pages)-1]
+	s.askFor(c, p, full || !c.place.Owns(p.node, s.op.Part))
 	return true
 }
 
-// peerScan reads a page for another node.
+func (s *scanOp) askFor(c *Core, p *page, full bool) {
+	p.state, p.full = askedWaiting, full
+	p.slow = c.now.Since + scanPatience*c.patience(p.node)
+	if p.node == c.self {
+		p.full = true // it costs no message
+		c.do(&Work{Kind: WorkScan, For: forScan, ID: s.id, From: c.self, Part: s.op.Part,
+			Lower: s.op.Lower, Upper: s.op.Upper, Limit: int(s.op.Limit)})
+		return
+	}
+	m := peerMessage{kind: peerScan, id: s.id, part: s.op.Part, key: s.op.Lower,
+		upper: s.op.Upper, limit: s.op.Limit}
+	if !full {
+		m.kind = peerScanDigest
+	}
+	c.send(p.node, ClassRequest, &m)
+	c.wakeAt(s.id, p.slow)
+}
+
+// scanPatience is how many times as long as for one object a scan waits for a page.
+const scanPatience = 4
+
+// peerScan reads a page for another node, or makes its digest.
 func (c *Core) peerScan(from NodeID, m *peerMessage) {
-	c.do(&Work{Kind: WorkScan, For: forScan, ID: m.id, From: from, Part: m.part,
+	w := &Work{Kind: WorkScan, For: forScan, ID: m.id, From: from, Part: m.part,
 		Lower: append([]byte(nil), m.key...), Upper: append([]byte(nil), m.upper...),
-		Limit: int(min(m.limit, scanEntriesMax))})
+		Limit: int(min(m.limit, scanEntriesMax))}
+	if m.kind == peerScanDigest {
+		w.Kind = WorkScanDigest
+	}
+	c.do(w)
 }
 
 func (c *Core) scanWork(w *Work) {
+	a := ackOf(w.Result.Err)
 	if w.From == c.self {
 		if s, ok := c.ops[w.ID].(*scanOp); ok {
-			s.answered(c, page{c.self, w.Result.Entries, w.Result.More}, ackOf(w.Result.Err))
+			s.answered(c, page{node: c.self, full: true, entries: w.Result.Entries,
+				more: w.Result.More}, a)
 		}
 		return
 	}
-	m := peerMessage{kind: peerPage, id: w.ID, part: w.Part, ack: ackOf(w.Result.Err)}
-	if m.ack == ackOK {
+	if w.Kind == WorkScanDigest {
+		c.send(w.From, ClassRequest, &peerMessage{kind: peerPageDigest, id: w.ID, ack: a,
+			digest: w.Result.Digest})
+		return
+	}
+	m := peerMessage{kind: peerPage, id: w.ID, part: w.Part, ack: a}
+	if a == ackOK {
 		m.entries = w.Result.Entries
 	}
 	if w.Result.More {
@@ -113,41 +147,131 @@ func (c *Core) scanPage(from NodeID, m *peerMessage) {
 		e := &m.entries[i]
 		e.key, e.object = mem.copy(e.key), mem.copy(e.object)
 	}
-	s.answered(c, page{from, m.entries, m.flags&flagMore != 0}, m.ack)
+	s.answered(c, page{node: from, full: m.kind == peerPage, digest: m.digest,
+		entries: m.entries, more: m.flags&flagMore != 0}, m.ack)
 }
 
-func (s *scanOp) answered(c *Core, p page, a ack) {
-	for i := range s.pages {
-		if s.pages[i].node == p.node {
-			return
-		}
+// answered is told what a replica has.
+func (s *scanOp) answered(c *Core, got page, a ack) {
+	i := slices.IndexFunc(s.pages, func(p page) bool { return p.node == got.node })
+	if i < 0 || s.pages[i].state != askedWaiting || s.pages[i].full != got.full {
+		return // not asked, not again, or not for the digest any more
 	}
+	p := &s.pages[i]
 	if a != ackOK {
-		s.failures++
-		waiting := len(s.asked) - s.failures - len(s.pages)
-		if !s.ask(c) && (len(s.asked)-s.failures < s.need || waiting == 0) {
-			s.fail(c)
+		p.state = askedFailed
+		if !s.ask(c, !s.havePage()) {
+			s.check(c)
 		}
 		return
 	}
-	s.pages = append(s.pages, p)
-	if len(s.pages) >= s.need && s.ownerSpoke(c) {
-		c.end(s.id)
-		c.answer(s.from, s.merge(c))
-	}
+	p.state, p.digest, p.entries, p.more = askedAnswered, got.digest, got.entries, got.more
+	s.check(c)
 }
 
-// ownerSpoke reports whether any of the pages is an owner's: others do not know what there is.
-func (s *scanOp) ownerSpoke(c *Core) bool {
+// havePage reports whether there is a page that a digest can be compared with.
+func (s *scanOp) havePage() bool {
 	return slices.ContainsFunc(s.pages, func(p page) bool {
-		return c.place.Owns(p.node, s.op.Part)
+		return p.full && p.state == askedAnswered
 	})
 }
 
+// check goes on when there are enough answers: it fetches the pages that differ, or ends the scan.
+// It ends it also when there cannot be enough any more.
+func (s *scanOp) check(c *Core) {
+	answers, waiting, ownerSpoke := 0, 0, false
+	for _, p := range s.pages {
+		switch p.state {
+		case askedAnswered:
+			answers++
+			// Others do not know what there is.
+			ownerSpoke = ownerSpoke || c.place.Owns(p.node, s.op.Part)
+		case askedWaiting:
+			waiting++
+		}
+	}
+	enough := answers >= s.need && ownerSpoke
+	switch {
+	case enough && s.fetchOthers(c):
+		// With what comes the answers are enough again, unless a node fails.
+	case enough:
+		c.end(s.id)
+		c.answer(s.from, s.merge(c))
+	case waiting == 0, answers+waiting+len(s.left) < s.need:
+		s.fail(c)
+	}
+}
+
+// fetchOthers asks for the pages whose digests are of none that is here, for one of those that are
+// equal.
+func (s *scanOp) fetchOthers(c *Core) (asking bool) {
+	var here []uint64
+	for i := range s.pages {
+		p := &s.pages[i]
+		if p.full || p.state != askedAnswered {
+			continue
+		}
+		if here == nil {
+			here = s.digests()
+		}
+		if !slices.Contains(here, p.digest) {
+			s.askFor(c, p, true)
+			here, asking = append(here, p.digest), true
+		}
+	}
+	return asking
+}
+
+// digests are those of the pages that are here, one at least when there are enough answers: those
+// who are asked first are asked for one page, and others for digests only once there is one.
+func (s *scanOp) digests() (all []uint64) {
+	for _, p := range s.pages {
+		if !p.full || p.state != askedAnswered {
+			continue
+		}
+		sum := newPageSum()
+		for i := range p.entries {
+			sum.add(p.entries[i].key, p.entries[i].object)
+		}
+		all = append(all, sum.end(p.more))
+	}
+	return all
+}
+
+// pageSum makes the digest of a page: the xxhash64 of its keys and objects, each pair after their
+// lengths, and of whether there is more. Objects have one encoding.
+type pageSum struct{ xxhash.Digest }
+
+func newPageSum() (s pageSum) {
+	s.Reset()
+	return s
+}
+
+func (s *pageSum) add(key, object []byte) {
+	var space [2 * binary.MaxVarintLen64]byte
+	lengths := binary.AppendUvarint(space[:0], uint64(len(key)))
+	s.Write(binary.AppendUvarint(lengths, uint64(len(object))))
+	s.Write(key)
+	s.Write(object)
+}
+
+func (s *pageSum) end(more bool) uint64 {
+	if more {
+		s.Write([]byte{1})
+	}
+	return s.Sum64()
+}
+
 func (s *scanOp) fail(c *Core) {
+	answers := 0
+	for _, p := range s.pages {
+		if p.state == askedAnswered {
+			answers++
+		}
+	}
 	c.end(s.id)
 	c.Counts.Unavailable++
-	c.answer(s.from, appendOpError(nil, &UnavailableError{Need: s.need, Got: len(s.pages)}, false))
+	c.answer(s.from, appendOpError(nil, &UnavailableError{Need: s.need, Got: answers}, false))
 }
 
 func (s *scanOp) wake(c *Core) {
@@ -155,8 +279,11 @@ func (s *scanOp) wake(c *Core) {
 		s.fail(c)
 		return
 	}
-	if len(s.asked) < s.need+2 {
-		s.ask(c) // one that is slow
+	slow := slices.ContainsFunc(s.pages, func(p page) bool {
+		return p.state == askedWaiting && c.now.Since >= p.slow
+	})
+	if slow && len(s.pages) < s.need+2 {
+		s.ask(c, !s.havePage())
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	WorkCheck                           // which of some deleted objects are still the same
 	WorkDrop                            // forget deleted objects that are still the same
 	WorkScan                            // a page of a partition, for a client
+	WorkScanDigest                      // its digest
 	WorkIncarnation                     // raise the incarnation
 )
 
@@ -68,6 +69,7 @@ type Result struct {
 	Entries []entry // pages
 	More    bool    // pages: this was not all
 	Any     bool    // check: something stands against forgetting in this partition
+	Digest  uint64  // scan digest: see pageSum
 }
 
 // entry is one object of a page.
