@@ -11,7 +11,15 @@ import (
 	"time"
 )
 
+// oneGoroutine leaves out, with the race detector, a long test that has nothing for it.
+func oneGoroutine(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine; it runs without the race detector")
+	}
+}
+
 func TestLossAcrossSizesAndSeeds(t *testing.T) {
+	oneGoroutine(t)
 	for _, n := range []int{2, 3, 5, 20} {
 		for seed := uint64(1); seed <= 2; seed++ {
 			g := newGossipNet(n, seed)

@@ -158,6 +158,7 @@ func checkPlacement(t *testing.T, p *Placement) {
 }
 
 func TestPlacementIsFair(t *testing.T) {
+	oneGoroutine(t)
 	for _, size := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 30, 100, 333, 1000} {
 		for _, zones := range []int{1, 2, 3, 4, 7, 1000} {
 			for _, n := range []int{1, 2, 3, 5} {

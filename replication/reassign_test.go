@@ -170,6 +170,7 @@ func (f *flow) cheapest(source, sink int) (amount, cost int) {
 // TestReassignMovesLittle adds and removes one member of clusters of all sizes. Where zones do not
 // interfere exactly what must move does.
 func TestReassignMovesLittle(t *testing.T) {
+	oneGoroutine(t)
 	for _, size := range []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 30, 31, 99, 300, 500, 999, 1000} {
 		for _, zones := range []int{1, 3, 7} {
 			if zones > size {

@@ -168,8 +168,11 @@ func TestScanWhenNodesAreSlowOrAway(t *testing.T) {
 // and doubled, and scans between writes. A scan of R replicas has to find the last value whose
 // write W of them had acknowledged, or that of a write whose outcome is unknown.
 func TestScansDuringFaults(t *testing.T) {
-	seed := rand.Uint64()
-	for i := range uint64(20) {
+	seed, seeds := rand.Uint64(), uint64(20)
+	if raceEnabled {
+		seeds = 3 // a simulation is one goroutine
+	}
+	for i := range seeds {
 		if err := scansDuringFaults(seed + i); err != nil {
 			t.Errorf("seed %d: %v", seed+i, err)
 		}
