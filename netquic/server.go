@@ -223,6 +223,7 @@ func (s *Server) leave() {
 	}
 }
 
+// tellDrain wakes Shutdown, if it waits, to look again at what it waits for.
 func (s *Server) tellDrain() {
 	if s.draining.Load() {
 		select {

@@ -114,8 +114,9 @@ type localCaller struct {
 func (l localCaller) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 	if Kind(req[0]) == KindPage {
 		l.l.pages.Add(1)
-		if n := l.l.inFlight.Add(1); n > l.l.mostInFlight.Load() {
-			l.l.mostInFlight.Store(n) // who loses a race is not far below
+		n := l.l.inFlight.Add(1)
+		for most := l.l.mostInFlight.Load(); n > most; most = l.l.mostInFlight.Load() {
+			l.l.mostInFlight.CompareAndSwap(most, n)
 		}
 		defer l.l.inFlight.Add(-1)
 		if op, err := DecodeOp(req); err == nil && op.Part >= 2 && l.l.stuck.Load() {

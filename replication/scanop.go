@@ -67,9 +67,9 @@ func (c *Core) startScan(from origin, op Op, deadline time.Duration) {
 	}
 }
 
-// ask asks the next replica, for its page or just for a digest: an owner that is, for another node
-// has only what it was given while owners were away, and its digest is that of no other page. It
-// reports false when there is none left.
+// ask asks the next replica, for its page or just for a digest. A node that is no owner is always
+// asked for its page: it has only what it was given while owners were away, and its digest would be
+// that of no other page. ask reports false when there is nobody left.
 func (s *scanOp) ask(c *Core, full bool) bool {
 	if len(s.left) == 0 {
 		return false
@@ -202,8 +202,8 @@ func (s *scanOp) check(c *Core) {
 	}
 }
 
-// fetchOthers asks for the pages whose digests are of none that is here, for one of those that are
-// equal.
+// fetchOthers asks for the pages whose digests are those of none that is here. Where several have
+// the same digest, one of them is asked.
 func (s *scanOp) fetchOthers(c *Core) (asking bool) {
 	var here []uint64
 	for i := range s.pages {
