@@ -112,13 +112,33 @@ func TestDeadlines(t *testing.T) {
 		time.AfterFunc(30*time.Millisecond, cancel)
 		return ctx, cancel
 	}
+	call := func(ctx context.Context) error {
+		_, err := c.Call(ctx, nil, nil)
+		return err
+	}
+	callBy := func(d time.Duration) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := c.CallBy(ctx, time.Now().Add(d), nil, nil)
+			return err
+		}
+	}
 	for _, x := range []struct {
 		make func() (context.Context, context.CancelFunc)
+		call func(context.Context) error
 		want error
-	}{{plain, ErrTimeout}, {timed, context.DeadlineExceeded}, {cancelled, context.Canceled}} {
+	}{
+		{plain, call, ErrTimeout},
+		{timed, call, context.DeadlineExceeded},
+		{cancelled, call, context.Canceled},
+		{plain, callBy(30 * time.Millisecond), ErrTimeout},
+		{plain, callBy(30 * time.Millisecond), context.DeadlineExceeded}, // the same
+		{timed, callBy(30 * time.Millisecond), ErrTimeout},
+		{timed, callBy(time.Hour), context.DeadlineExceeded},
+		{cancelled, callBy(time.Hour), context.Canceled},
+	} {
 		ctx, cancel := x.make()
 		start := time.Now()
-		_, err := c.Call(ctx, nil, nil)
+		err := x.call(ctx)
 		if !errors.Is(err, x.want) || !errors.Is(err, ErrInDoubt) {
 			t.Errorf("got %v, want %v in doubt", err, x.want)
 		}
@@ -230,8 +250,9 @@ func (s *sink) Close() error                { return nil }
 
 // TestCallsAllocateNothing runs both ends of calls without QUIC between them.
 func TestCallsAllocateNothing(t *testing.T) {
-	for _, inline := range []bool{true, false} {
-		s := &Server{o: Options{}.withDefaults(time.Second), handler: echo{inline}}
+	for _, h := range []Handler{echo{true}, echo{false}, startEcho{echo{false}}} {
+		s := &Server{o: Options{}.withDefaults(time.Second), handler: h}
+		s.starter, _ = h.(Starter)
 		s.workers.jobs = make(chan *job)
 		conn := &serverConn{s: s, ctx: context.Background()}
 		requests := &chunks{}
@@ -282,7 +303,7 @@ func TestCallsAllocateNothing(t *testing.T) {
 			one()
 		}
 		if n := testing.AllocsPerRun(200, one); n > 0 && !raceEnabled {
-			t.Errorf("inline %v: %v allocations per call", inline, n)
+			t.Errorf("%T: %v allocations per call", h, n)
 		}
 		s.workers.stop()
 	}

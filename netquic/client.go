@@ -84,15 +84,33 @@ func NewClient(addr string, o Options) (*Client, error) {
 // else, and errors.Is(err, ErrInDoubt) tells whether the call may have been executed. dst is then
 // returned as it was.
 func (c *Client) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
+	deadline, has := ctx.Deadline()
+	if !has {
+		deadline = time.Now().Add(c.o.CallTimeout)
+	}
+	return c.call(ctx, deadline, !has, req, dst)
+}
+
+// CallBy is Call for one who has a deadline of his own, and then gets ErrTimeout. A context made
+// for it would cost as much as all else that is done here.
+func (c *Client) CallBy(ctx context.Context, deadline time.Time, req, dst []byte) ([]byte, error) {
+	if own, has := ctx.Deadline(); has && !deadline.Before(own) {
+		return c.call(ctx, own, false, req, dst)
+	}
+	if !time.Now().Before(deadline) {
+		return dst, &CallError{Addr: c.addr, Err: ErrTimeout}
+	}
+	return c.call(ctx, deadline, true, req, dst)
+}
+
+// call makes a call that ends by its deadline. timed says that ctx does not end by then.
+func (c *Client) call(ctx context.Context, deadline time.Time, timed bool, req, dst []byte) (
+	[]byte, error) {
 	if n := requestBytes + len(req); n > c.o.MaxFrameBytes {
 		return dst, &SizeError{Bytes: n, MaxBytes: c.o.MaxFrameBytes}
 	}
 	if err := ctx.Err(); err != nil {
 		return dst, &CallError{Addr: c.addr, Err: err}
-	}
-	deadline, has := ctx.Deadline()
-	if !has {
-		deadline = time.Now().Add(c.o.CallTimeout)
 	}
 	l := c.links[0]
 	if len(c.links) > 1 {
@@ -103,7 +121,7 @@ func (c *Client) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 		if err != nil {
 			return dst, &CallError{Addr: c.addr, Err: err}
 		}
-		resp, retry, err := s.lane().call(ctx, deadline, !has, req, dst)
+		resp, retry, err := s.lane().call(ctx, deadline, timed, req, dst)
 		if !retry {
 			return resp, err
 		}
@@ -112,6 +130,12 @@ func (c *Client) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 		}
 		c.counters.retries.Add(1)
 	}
+}
+
+// Connected tells whether there is a connection: Connect would return nil at once.
+func (c *Client) Connected() bool {
+	s := c.links[0].current.Load()
+	return s != nil && !s.retired.Load()
 }
 
 // Connect makes one attempt to open a connection, unless there is one, and returns its error at

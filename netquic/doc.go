@@ -34,9 +34,10 @@
 // The server's reading goroutine asks the Handler's TryCall first; answers it gives are queued
 // together at the end of the read batch. What only waits for a disk a [Deferrer] does at once as
 // well, and one goroutine of the lane waits for all such calls together, and a moment for those it
-// has just answered to join them (settler). The rest go each to a goroutine of a pool, and before
-// they start wait until there is room for their answers (answerGate). Who has an answer waits in
-// turn for room in the queue of the lane, small ones not for large ones (room).
+// has just answered to join them (settler). What a [Starter] takes begins at the end of the batch,
+// together, and is answered later from wherever the answer comes. The rest go each to a goroutine
+// of a pool, and before they start wait until there is room for their answers (answerGate). Who has
+// an answer waits in turn for room in the queue of the lane, small ones not for large ones (room).
 //
 // A client's call is a slot in its lane's table (call). The id of a request names the slot and how
 // often it has been used. Neither end allocates per call.

@@ -1,6 +1,7 @@
 package netquic
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -41,8 +42,9 @@ var (
 	// ErrInDoubt matches (errors.Is) a failed call that may have been executed: it was sent and no
 	// answer came. Every other failure of Call means that it certainly was not.
 	ErrInDoubt = errors.New("netquic: the call may have been executed")
-	// ErrTimeout is the cause of a call that ended by its deadline without a context ending.
-	ErrTimeout = errors.New("netquic: deadline exceeded")
+	// ErrTimeout is the cause of a call that ended by its deadline without a context ending. It
+	// matches context.DeadlineExceeded too.
+	ErrTimeout error = timeoutError{}
 	// ErrOverloaded is the server's answer when it has as many calls in flight as it takes.
 	ErrOverloaded = errors.New("netquic: server overloaded")
 	// ErrClosed is returned by a closed client or server.
@@ -147,3 +149,8 @@ func closeCause(err error) error {
 	}
 	return err
 }
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string        { return "netquic: deadline exceeded" }
+func (timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }

@@ -11,16 +11,16 @@ const (
 	meanWeight  = 8  // a mean follows the last so many answers
 )
 
-// answerGate bounds the answers of a connection that Handler.Call has given or is about to give and
-// its client has not taken: while they exceed the limit, further calls wait before they start, and
-// hold their requests only. How large an answer will be is known afterwards, so a call reserves
-// what answers to its kind of request took of late: calls with small answers run together in
-// thousands, 16 at a time those that read a page of 1 MiB. Requests are of a kind when their first
-// bytes are equal, which is a guess; it costs nothing when it is wrong but a worse estimate. One
-// mean for all kinds let 300 pages through at once behind small answers.
+// answerGate bounds the answers of a connection that Handler.Call or Starter.Start has given or is
+// about to give and its client has not taken: while they exceed the limit, further calls wait
+// before they start, and hold their requests only. How large it will be is known afterwards, so a
+// call reserves what answers to its kind of request took of late: calls with small answers run
+// together in thousands, 16 at a time those that read a page of 1 MiB. Requests are of a kind when
+// their first bytes are equal, which is a guess; it costs nothing when it is wrong but a worse
+// estimate. One mean for all kinds let 300 pages through at once behind small answers.
 //
 // One call may always run. Those who wait are let in in turn, the small ones before pages. All
-// methods may be called by many goroutines; none allocates.
+// methods may be called by many goroutines; they allocate nothing but for those who wait.
 type answerGate struct {
 	limit int64 // fixed by open
 
@@ -65,17 +65,25 @@ func kindOf(req []byte) byte {
 	return req[0]
 }
 
+// tryEnter lets the call start if nobody waits and there is room for its answer.
+func (g *answerGate) tryEnter(j *job) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.small.first == nil && g.large.first == nil && g.reserveLocked(j)
+}
+
 // enter waits until the call may start.
 func (g *answerGate) enter(j *job) {
 	g.mu.Lock()
 	q := &g.large
-	if g.means[kindOf(j.req)].Load() <= smallBytes {
+	if g.means[j.kind].Load() <= smallBytes {
 		q = &g.small
 	}
 	if q.first == nil && g.reserveLocked(j) {
 		g.mu.Unlock()
 		return
 	}
+	j.turn = make(chan struct{}, 1)
 	q.push(j)
 	g.mu.Unlock()
 	<-j.turn
@@ -83,7 +91,7 @@ func (g *answerGate) enter(j *job) {
 
 // reserveLocked takes what j is expected to need, if there is as much.
 func (g *answerGate) reserveLocked(j *job) bool {
-	n, held := g.means[kindOf(j.req)].Load(), g.held.Load()
+	n, held := g.means[j.kind].Load(), g.held.Load()
 	if held > 0 && held+n > g.limit && !g.ended {
 		return false
 	}
@@ -97,7 +105,7 @@ func (g *answerGate) reserveLocked(j *job) bool {
 // pages in at once.
 func (g *answerGate) answered(j *job, bytes int64) {
 	if j.called {
-		mean := &g.means[kindOf(j.req)]
+		mean := &g.means[j.kind]
 		last := mean.Load()
 		mean.Store(last + (bytes-last)/meanWeight) // a lost update of two at once does no harm
 	}

@@ -11,7 +11,7 @@ import (
 type Metrics struct {
 	Connections int64 // open now, handshakes included
 	Handshakes  int64 // under way now
-	InFlight    int64 // calls in Handler.Call, waiting for it, or for Settle now
+	InFlight    int64 // calls in Handler.Call or waiting for it, for Settle, or started now
 
 	Accepted         uint64 // connections whose handshake completed
 	Refused          uint64 // over MaxConnections

@@ -95,15 +95,16 @@ func (c *peerConn) readDatagrams() {
 		}
 		c.p.counters.datagramsIn.Add(1)
 		c.p.counters.received.Add(1)
-		c.p.h.HandlePeer(c.name, f.body)
+		c.p.h.HandlePeer(c.name, [][]byte{f.body})
 	}
 }
 
 // peerLane is one long-lived stream of messages. One goroutine uses it.
 type peerLane struct {
-	c    *peerConn
-	in   *frameReader
-	slow slowFrame
+	c     *peerConn
+	in    *frameReader
+	slow  slowFrame
+	batch [][]byte // the messages of the read buffer
 }
 
 func newPeerLane(c *peerConn, stream *quic.Stream) *peerLane {
@@ -119,7 +120,7 @@ func (l *peerLane) read() {
 		n, err := l.in.fill()
 		if err == nil {
 			l.c.p.counters.bytesIn.Add(uint64(n))
-			err = l.batch()
+			err = l.handOn()
 		}
 		if err != nil {
 			l.end(err)
@@ -128,31 +129,31 @@ func (l *peerLane) read() {
 	}
 }
 
-// batch hands on all whole frames of the read buffer.
-func (l *peerLane) batch() error {
-	received := uint64(0)
-	defer func() {
-		if received > 0 {
-			procs.Other()
-			l.c.p.counters.received.Add(received)
-		}
-	}()
+// handOn gives the handler all whole frames of the read buffer.
+func (l *peerLane) handOn() error {
+	l.batch = l.batch[:0]
+	var f frame
+	var ok bool
+	var err error
 	for {
-		f, ok, err := l.in.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			l.slow.rest(l.in.partial())
-			return nil
+		if f, ok, err = l.in.next(); !ok || err != nil {
+			break
 		}
 		l.slow.whole()
-		if f.probe {
-			continue
+		if !f.probe {
+			l.batch = append(l.batch, f.body)
 		}
-		received++
-		l.c.p.h.HandlePeer(l.c.name, f.body)
 	}
+	if len(l.batch) > 0 {
+		l.c.p.h.HandlePeer(l.c.name, l.batch)
+		procs.Other()
+		l.c.p.counters.received.Add(uint64(len(l.batch)))
+		clear(l.batch) // it may be the last reference to a large buffer
+	}
+	if err == nil {
+		l.slow.rest(l.in.partial())
+	}
+	return err
 }
 
 // end handles the end of the lane. A peer that shuts down ends both, and has then been read whole.

@@ -29,10 +29,11 @@ func (c Class) String() string { return classNames[c] }
 // PeerHandler takes what comes from peers. All methods may be called by many goroutines at once,
 // except that PeerUp and PeerDown of one peer alternate.
 type PeerHandler interface {
-	// HandlePeer takes one message, on the goroutine that reads its lane: messages of a class come
-	// one after the other. What waits behind it waits for its return; it must not wait for other
-	// messages. msg is valid until return.
-	HandlePeer(from string, msg []byte)
+	// HandlePeer takes messages that have come together, in their order, at least one. It runs on
+	// the goroutine that reads their lane: messages of a class come one after the other. What waits
+	// behind them waits for its return; it must not wait for other messages. msgs and the messages
+	// are valid until return.
+	HandlePeer(from string, msgs [][]byte)
 	// PeerUp says that messages to a peer are sent from now on.
 	PeerUp(name string)
 	// PeerDown says that they are not any more, and why. What was queued or on its way may be lost.

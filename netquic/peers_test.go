@@ -21,7 +21,13 @@ type inbox struct {
 	hook     func(from string, msg []byte) // instead of keeping
 }
 
-func (b *inbox) HandlePeer(from string, msg []byte) {
+func (b *inbox) HandlePeer(from string, msgs [][]byte) {
+	for _, msg := range msgs {
+		b.take(from, msg)
+	}
+}
+
+func (b *inbox) take(from string, msg []byte) {
 	b.mu.Lock()
 	hook := b.hook
 	b.mu.Unlock()

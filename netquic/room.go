@@ -32,8 +32,8 @@ func newRoom(bytes int64) room { return room{free: semaphore.NewWeighted(bytes),
 // if it is larger. The caller adds that to queued, or releases it. It gives up when ctx ends or the
 // deadline, if there is one, passes.
 func (r *room) enter(ctx context.Context, deadline time.Time, n int) (taken int64, err error) {
-	taken = min(int64(n), r.bytes)
-	if r.free.TryAcquire(taken) {
+	taken, ok := r.tryEnter(n)
+	if ok {
 		return taken, nil
 	}
 	until := ctx
@@ -49,6 +49,12 @@ func (r *room) enter(ctx context.Context, deadline time.Time, n int) (taken int6
 		return 0, err
 	}
 	return 0, ErrTimeout
+}
+
+// tryEnter is enter, unless that would have to wait.
+func (r *room) tryEnter(n int) (taken int64, ok bool) {
+	taken = min(int64(n), r.bytes)
+	return taken, r.free.TryAcquire(taken)
 }
 
 // clearLocked lets those who wait have the room of what was queued.

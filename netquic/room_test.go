@@ -145,7 +145,7 @@ func TestCallerThatWaitsForRoomGivesUp(t *testing.T) {
 
 // jobOf makes a call of a kind.
 func jobOf(kind byte) *job {
-	return &job{req: []byte{kind}, turn: make(chan struct{}, 1)}
+	return &job{kind: kind}
 }
 
 // pass runs j with an answer of n bytes through the gate.

@@ -13,7 +13,7 @@ import (
 )
 
 // Handler answers the calls of a Server. Both methods are called by many goroutines at once. A
-// Handler that is a Deferrer as well has a third way to answer.
+// Handler that is a Deferrer or a Starter as well has other ways to answer.
 type Handler interface {
 	// TryCall answers a request that needs no waiting, on the goroutine that reads the lane: it
 	// appends the answer to dst and returns it with ok. With ok false the request goes to Call.
@@ -42,13 +42,14 @@ type Server struct {
 	listener  *quic.Listener
 	handler   Handler  // fixed by Serve
 	deferrer  Deferrer // the same, or nil when it is none
+	starter   Starter  // likewise
 
 	peers atomic.Pointer[Peers] // set once, by StartPeers
 
 	// Own synchronisation.
 	counters   counters
 	workers    workers
-	wg         sync.WaitGroup // connections, lanes with their settlers, workers
+	wg         sync.WaitGroup // connections, lanes with their settlers, started calls
 	inFlight   atomic.Int64   // calls and read batches under way on the whole server
 	draining   atomic.Bool
 	idle       chan struct{} // gets a token when inFlight or connections reach zero, draining
@@ -166,6 +167,7 @@ func (s *Server) Serve(ctx context.Context, h Handler) error {
 	s.serving = true
 	s.handler = h
 	s.deferrer, _ = h.(Deferrer)
+	s.starter, _ = h.(Starter)
 	s.wg.Add(1)
 	s.mu.Unlock()
 

@@ -21,10 +21,10 @@ type serverConn struct {
 	ctx context.Context // ends with the connection
 
 	// Own synchronisation.
-	calls atomic.Int64 // in Handler.Call, or waiting for it or for Settle
+	calls atomic.Int64 // in Handler.Call, or waiting for it or for Settle, or started
 	bytes atomic.Int64 // of their requests
 
-	answers answerGate // of calls that Handler.Call answers
+	answers answerGate // of calls that Handler.Call answers, or that were started
 
 	mu    sync.Mutex
 	lanes []*serverLane
@@ -117,6 +117,7 @@ type serverLane struct {
 	count    int      // of answers
 	deferred deferred // of the current read batch
 	settler  *settler // nil before the first of them
+	starting starting // of the current read batch
 	slow     slowFrame
 }
 
@@ -185,7 +186,8 @@ func (l *serverLane) ended(err error) {
 	}
 }
 
-// settleAfter is for how long what has been deferred waits for the rest of its batch at most.
+// settleAfter is for how long what has been deferred, or is to be started, waits for the rest of
+// its batch at most.
 const settleAfter = 200 * time.Microsecond
 
 // batch handles all whole frames of the read buffer and queues their answers at once, those that
@@ -199,6 +201,7 @@ func (l *serverLane) batch(now time.Time) error {
 	for frames := 1; ; frames++ {
 		f, ok, err := l.in.next()
 		if err != nil {
+			l.start()
 			l.settle() // what has been done
 			return err
 		}
@@ -227,6 +230,8 @@ func (l *serverLane) batch(now time.Time) error {
 				inline++
 				waiting++
 				l.count--
+			case l.tryStart(f, now):
+				l.count--
 			default:
 				l.dispatch(f, now)
 				l.count--
@@ -236,11 +241,14 @@ func (l *serverLane) batch(now time.Time) error {
 			l.flush()
 		}
 		// The rest of the batch may take long. The clock is for every 16th frame.
-		if frames%16 == 0 && len(l.deferred.ids) > 0 && time.Since(now) > settleAfter {
+		if frames%16 == 0 && len(l.deferred.ids)+len(l.starting.reqs) > 0 &&
+			time.Since(now) > settleAfter {
+			l.start()
 			l.settle()
 		}
 	}
 	l.flush()
+	l.start()
 	l.settle()
 	l.slow.rest(l.in.partial())
 	if calls > waiting {
@@ -317,13 +325,16 @@ func finish(resp []byte, start int, id uint64, maxBytes int) []byte {
 
 // dispatch hands a request that has been admitted to a worker.
 func (l *serverLane) dispatch(f frame, now time.Time) {
-	j := takeJob()
-	j.lane = l
-	j.id = f.id
+	j := takeJob(l, f)
 	j.req = append(j.req[:0], f.body...)
 	j.ctx.parent = l.c.ctx
-	j.ctx.deadline = now.Add(time.Duration(f.millis) * time.Millisecond)
+	j.ctx.deadline = deadlineOf(f, now)
 	l.c.s.workers.start(j)
+}
+
+// deadlineOf returns when the caller gives up.
+func deadlineOf(f frame, now time.Time) time.Time {
+	return now.Add(time.Duration(f.millis) * time.Millisecond)
 }
 
 func (l *serverLane) flush() {

@@ -52,40 +52,68 @@ func (w *workers) stop() {
 	w.wg.Wait()
 }
 
-// job is one call on its way through Handler.Call. Jobs are pooled with their buffers.
+// job is one call on its way through Handler.Call or Starter.Start. Jobs are pooled with their
+// buffers.
 type job struct {
-	lane *serverLane
-	id   uint64
-	req  []byte
-	resp []byte
-	ctx  *callContext
+	lane  *serverLane
+	id    uint64
+	kind  byte   // of the request
+	bytes int    // of the request
+	req   []byte // for Handler.Call
+	resp  []byte
+	ctx   *callContext
+	give  func(resp []byte) // answerStarted: made once
 
-	called bool // Handler.Call has given resp
+	called bool // the handler has given resp
+	given  bool // it was Start
 
 	// Of the answerGate.
 	reserved int64
-	turn     chan struct{} // one token when it need wait no longer
+	turn     chan struct{} // one token when it need wait no longer; of this wait
 	behind   *job          // waits next
 }
 
 var jobs = sync.Pool{New: func() any {
-	return &job{ctx: new(callContext), turn: make(chan struct{}, 1)}
+	return &job{ctx: new(callContext)}
 }}
 
-func takeJob() *job { return jobs.Get().(*job) }
+func takeJob(l *serverLane, f frame) *job {
+	j := jobs.Get().(*job)
+	if j.give == nil {
+		j.give = j.answerStarted
+	}
+	j.lane, j.id, j.kind, j.bytes = l, f.id, kindOf(f.body), len(f.body)
+	j.called, j.given = false, false
+	return j
+}
 
-// serve runs the call, queues its answer and gives the job back.
+// serve runs the call, unless its answer is there already, and queues the answer.
 func (j *job) serve() {
 	l := j.lane
-	gate := &l.c.answers
-	gate.enter(j)
-	j.resp = j.answer()
-	gate.answered(j, int64(len(j.resp)))
-	l.c.s.counters.bytesOut.Add(uint64(len(j.resp)))
+	if !j.given {
+		gate := &l.c.answers
+		gate.enter(j)
+		j.resp = j.answer()
+		gate.answered(j, int64(len(j.resp)))
+	}
 	l.out.send(j.resp)
-	gate.leave(int64(len(j.resp)))
-	l.c.release(len(j.req))
+	j.sent()
+}
 
+// sent ends a call whose answer has been queued.
+func (j *job) sent() {
+	c, started := j.lane.c, j.given
+	c.s.counters.bytesOut.Add(uint64(len(j.resp)))
+	c.answers.leave(int64(len(j.resp)))
+	c.release(j.bytes)
+	j.recycle()
+	if started {
+		c.s.wg.Done()
+	}
+}
+
+// recycle gives the job back.
+func (j *job) recycle() {
 	if cap(j.req) > retainBufferBytes {
 		j.req = nil
 	}
@@ -102,7 +130,6 @@ func (j *job) serve() {
 func (j *job) answer() []byte {
 	s := j.lane.c.s
 	head := openResponse(j.resp[:0], j.id, statusOK)
-	j.called = false
 	if j.ctx.Err() != nil {
 		s.counters.expired.Add(1)
 		return appendStatus(head[:0], j.id, statusExpired)

@@ -179,6 +179,21 @@ func (w *groupWriter) roomFor(n int) *room {
 func (w *groupWriter) send(b []byte) {
 	room := w.roomFor(len(b))
 	taken, _ := room.enter(context.Background(), time.Time{}, len(b))
+	w.queue(b, room, taken)
+}
+
+// trySend is send, unless that would have to wait.
+func (w *groupWriter) trySend(b []byte) bool {
+	room := w.roomFor(len(b))
+	taken, ok := room.tryEnter(len(b))
+	if ok {
+		w.queue(b, room, taken)
+	}
+	return ok
+}
+
+// queue queues a copy of b, which has room.
+func (w *groupWriter) queue(b []byte, room *room, taken int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.state != writerOpen {

@@ -35,8 +35,9 @@ type ClusterOptions struct {
 }
 
 // Cluster is a node of a cluster: a core, the engine it works on, and the goroutines around them.
-// It is the handler of a transport for clients (TryCall, Call) and for nodes (HandlePeer, PeerUp,
-// PeerDown), which it meets by shape. All methods may be called by any number of goroutines.
+// It is the handler of a transport for clients (TryCall, Start, Call) and for nodes (HandlePeer,
+// PeerUp, PeerDown), which it meets by shape. All methods may be called by any number of
+// goroutines.
 type Cluster struct {
 	// Fixed after NewCluster.
 	node    *Node // what concerns this node alone
@@ -50,7 +51,7 @@ type Cluster struct {
 
 	mu        sync.Mutex
 	core      *Core
-	waiting   map[uint64]*pendingCall
+	waiting   map[uint64]pendingCall
 	stopped   bool // Run has ended: nobody would answer
 	lastToken uint64
 	sleeping  time.Duration // when the ticker wakes
@@ -58,7 +59,11 @@ type Cluster struct {
 }
 
 // pendingCall is a client's request under way.
-type pendingCall struct{ answer chan []byte }
+type pendingCall struct {
+	kind   Kind
+	began  time.Time
+	answer func(resp []byte) // never waits
+}
 
 // NewCluster makes a node on a database that is its own: an empty one becomes so. It starts
 // nothing; Run does.
@@ -89,7 +94,7 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	c := &Cluster{
 		node: NewNode(db, o.Node), replica: r, place: o.Placement, options: o,
 		id: ClusterID(o.Authority, o.Placement), born: time.Now(),
-		work: make(chan *Work, workQueue), waiting: make(map[uint64]*pendingCall),
+		work: make(chan *Work, workQueue), waiting: make(map[uint64]pendingCall),
 		wake: make(chan struct{}, 1),
 	}
 	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
@@ -110,7 +115,7 @@ func ClusterID(authority uint64, p *Placement) uint64 {
 
 const (
 	workQueue = 8192
-	workers   = 16 // goroutines that read and write the store: reads of the disk overlap
+	workers   = 16 // goroutines for what waits: their reads of the disk overlap
 )
 
 // Run works until ctx ends.
@@ -129,7 +134,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	c.stopped = true
 	for token, p := range c.waiting {
 		delete(c.waiting, token)
-		p.answer <- appendError(nil, ErrDraining, false)
+		p.answer(appendError(nil, ErrDraining, false))
 	}
 	return ctx.Err()
 }
@@ -137,129 +142,6 @@ func (c *Cluster) Run(ctx context.Context) error {
 func (c *Cluster) instant() Instant {
 	now := time.Now()
 	return Instant{Since: now.Sub(c.born), WallMillis: now.UnixMilli()}
-}
-
-var effectsPool = sync.Pool{New: func() any { return new([]Effect) }}
-
-// step gives the core an event and carries out what it wants, outside its lock.
-func (c *Cluster) step(events ...Event) {
-	out := effectsPool.Get().(*[]Effect)
-	c.mu.Lock()
-	now := c.instant()
-	for _, e := range events {
-		*out = append(*out, c.core.Step(now, e)...)
-	}
-	if next := c.core.NextWake(); next < c.sleeping {
-		c.sleeping = next
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
-	}
-	for i := range *out {
-		e := &(*out)[i]
-		if e.Kind != EffectAnswer {
-			continue
-		}
-		if p := c.waiting[e.Token]; p != nil {
-			delete(c.waiting, e.Token)
-			p.answer <- e.Answer // it has room for one
-		}
-	}
-	c.mu.Unlock()
-	for i := range *out {
-		switch e := &(*out)[i]; e.Kind {
-		case EffectSend:
-			c.options.Send(e.To, e.Class, e.Message)
-		case EffectWork:
-			c.enqueue(e.Work)
-		}
-	}
-	clear(*out)
-	*out = (*out)[:0]
-	effectsPool.Put(out)
-}
-
-// enqueue hands work to the workers. When they are so far behind that the queue is full, whoever
-// made the work does it: that is what slows down those who ask for too much.
-func (c *Cluster) enqueue(w *Work) {
-	select {
-	case c.work <- w:
-	default:
-		c.do(w)
-	}
-}
-
-func (c *Cluster) workLoop(ctx context.Context) {
-	for {
-		select {
-		case w := <-c.work:
-			c.do(w)
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (c *Cluster) do(w *Work) {
-	sync := c.replica.Do(w)
-	if w.For == forNothing {
-		return
-	}
-	// The core has the Work until it has made a step with it; the syncer gives it back later.
-	c.step(Event{Kind: EventWork, Work: w})
-	if sync {
-		c.synced[w.Durability].add(w)
-	}
-}
-
-// syncer makes work durable: one sync for all that has gathered during the last one.
-type syncer struct {
-	c          *Cluster
-	durability lsm.Durability
-	mu         sync.Mutex
-	gathered   []*Work
-	wake       chan struct{}
-}
-
-func newSyncer(c *Cluster, d lsm.Durability) *syncer {
-	return &syncer{c: c, durability: d, wake: make(chan struct{}, 1)}
-}
-
-func (s *syncer) add(w *Work) {
-	s.mu.Lock()
-	s.gathered = append(s.gathered, w)
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (s *syncer) loop(ctx context.Context) {
-	var batch []*Work
-	var events []Event
-	for {
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			return
-		}
-		s.mu.Lock()
-		batch, s.gathered = s.gathered, batch[:0]
-		s.mu.Unlock()
-		if len(batch) == 0 {
-			continue
-		}
-		err := s.c.replica.store.Sync(s.durability)
-		events = events[:0]
-		for _, w := range batch {
-			w.Result.Err, w.Result.Durable = err, true
-			events = append(events, Event{Kind: EventWork, Work: w})
-		}
-		s.c.step(events...)
-		clear(batch)
-	}
 }
 
 // tickLoop wakes the core when it wants to be woken.
@@ -293,9 +175,13 @@ func (c *Cluster) tickLoop(ctx context.Context) {
 	}
 }
 
-// HandlePeer takes a message of another node. msg is not kept.
-func (c *Cluster) HandlePeer(from string, msg []byte) {
-	c.step(Event{Kind: EventMessage, From: NodeID(from), Message: msg})
+// HandlePeer takes messages of another node. They are not kept.
+func (c *Cluster) HandlePeer(from string, msgs [][]byte) {
+	s := steppingPool.Get().(*stepping)
+	for _, msg := range msgs {
+		s.events = append(s.events, Event{Kind: EventMessage, From: NodeID(from), Message: msg})
+	}
+	c.drive(s)
 }
 
 // PeerUp is told that messages to a node are sent from now on.
@@ -360,11 +246,7 @@ func (c *Cluster) Call(ctx context.Context, req, dst []byte) ([]byte, error) {
 		c.node.refused.Add(1)
 		return appendError(dst, ErrDraining, false), nil
 	}
-	start := time.Now()
-	answer := c.ask(ctx, req)
-	ok := len(answer) > 0 && (status(answer[0]) == statusOK || status(answer[0]) == statusNotFound)
-	c.node.ops[kind].record(time.Since(start), ok)
-	return append(dst, answer...), nil
+	return append(dst, c.ask(ctx, req)...), nil
 }
 
 // defaultTimeout is for requests whose context has no deadline.
@@ -372,25 +254,50 @@ const defaultTimeout = 10 * time.Second
 
 // ask gives a request to the core and waits for its answer, which comes by the deadline.
 func (c *Cluster) ask(ctx context.Context, req []byte) []byte {
-	left := defaultTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		// A little sooner than the client gives up, so that it hears how it went.
-		left = time.Until(deadline)
-		left -= min(left/20, 20*time.Millisecond)
+	answer := make(chan []byte, 1)
+	c.Start([][]byte{req}, []time.Time{deadlineOf(ctx)},
+		[]func([]byte){func(resp []byte) { answer <- resp }})
+	return <-answer
+}
+
+// Starts tells that Start takes reads and writes, unless so much work waits that whoever brings
+// more may have to do it: that is for Call.
+func (c *Cluster) Starts(req []byte) bool {
+	if len(req) == 0 || c.node.draining.Load() || len(c.work) > workQueue/2 {
+		return false
 	}
-	p := &pendingCall{answer: make(chan []byte, 1)}
+	kind := Kind(req[0])
+	return kind == KindRead || kind == KindWrite
+}
+
+// Start gives requests to the core. Each is answered by its deadline.
+func (c *Cluster) Start(reqs [][]byte, deadlines []time.Time, answers []func(resp []byte)) {
+	now := time.Now()
 	c.mu.Lock()
 	if c.stopped {
 		c.mu.Unlock()
-		return appendError(nil, ErrDraining, false)
+		for _, answer := range answers {
+			answer(appendError(nil, ErrDraining, false))
+		}
+		return
 	}
-	c.lastToken++
-	token := c.lastToken
-	c.waiting[token] = p
+	s := steppingPool.Get().(*stepping)
+	for i, req := range reqs {
+		p := pendingCall{Kind(req[0]), now, answers[i]}
+		left := deadlines[i].Sub(now)
+		if left <= 0 {
+			s.answered = append(s.answered,
+				answeredCall{p, appendError(nil, context.DeadlineExceeded, false)})
+			continue
+		}
+		left -= min(left/20, 20*time.Millisecond) // the client is to hear of it before it gives up
+		c.lastToken++
+		c.waiting[c.lastToken] = p
+		s.events = append(s.events, Event{Kind: EventRequest, Token: c.lastToken, Request: req,
+			Deadline: now.Sub(c.born) + left})
+	}
 	c.mu.Unlock()
-	c.step(Event{Kind: EventRequest, Token: token, Request: req,
-		Deadline: time.Since(c.born) + left})
-	return <-p.answer
+	c.drive(s)
 }
 
 // plain serves the requests of a client that knows nothing of clusters, at QUORUM. Of several

@@ -37,13 +37,13 @@ func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
 		index[m.ID] = i
 	}
 	ran := make(chan error, n)
-	queues := make([]chan func(), n)
+	queues := make([]chan delivery, n)
 	for i, m := range l.place.Members {
 		db, err := lsm.Open("data", lsm.Options{FS: vfs.NewMem(), MemtableBytes: 4 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
-		queues[i] = make(chan func(), 1<<16)
+		queues[i] = make(chan delivery, 1<<16)
 		c, err := NewCluster(db, ClusterOptions{Self: m.ID, Placement: l.place, Authority: 1,
 			off: off[0],
 			Send: func(to NodeID, _ Class, msg []byte) bool {
@@ -54,7 +54,7 @@ func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
 				msg = append([]byte(nil), msg...)
 				l.sent[j].Add(int64(len(msg)))
 				select {
-				case queues[j] <- func() { l.nodes[j].HandlePeer(string(m.ID), msg) }:
+				case queues[j] <- delivery{string(m.ID), msg}:
 					return true
 				default:
 					return false
@@ -71,8 +71,8 @@ func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
 		go func() {
 			for {
 				select {
-				case fn := <-queues[i]:
-					fn()
+				case d := <-queues[i]:
+					deliver(c, d, queues[i])
 				case <-ctx.Done():
 					return
 				}
@@ -91,6 +91,25 @@ func newLocalCluster(t testing.TB, n int, off ...switches) *localCluster {
 		}
 	})
 	return l
+}
+
+// delivery is a message on its way to a node.
+type delivery struct {
+	from string
+	msg  []byte
+}
+
+// deliver hands a message to a node, and those of the same sender that have come behind it.
+func deliver(c *Cluster, d delivery, queue chan delivery) {
+	from, msgs := d.from, [][]byte{d.msg}
+	for len(queue) > 0 {
+		if d = <-queue; d.from != from {
+			c.HandlePeer(from, msgs)
+			from, msgs = d.from, nil
+		}
+		msgs = append(msgs, d.msg)
+	}
+	c.HandlePeer(from, msgs)
 }
 
 // client asks the nodes by their addresses.
@@ -263,7 +282,7 @@ func TestClientFollowsEpochs(t *testing.T) {
 	if err != nil || len(v.All) != 1 {
 		t.Errorf("with another placement: %v, %v", v, err)
 	}
-	if r, err := c.known(ctx); err != nil || r.Epoch != 1 {
+	if r, err := c.known(ctx, deadlineOf(ctx)); err != nil || r.Epoch != 1 {
 		t.Errorf("it goes on with placement %d, %v", r.Epoch, err)
 	}
 }
@@ -287,6 +306,82 @@ func TestStoppedClusterAnswers(t *testing.T) {
 	answer, _ := l.nodes[0].Call(context.Background(), op.AppendTo(nil), nil)
 	if _, err := decodeAnswer(answer); !errors.Is(err, ErrDraining) {
 		t.Errorf("a stopped node: %v", err)
+	}
+}
+
+// What a node was sent too late for, or what waits behind much work, is not begun.
+func TestWhatIsNotStarted(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.nodes[0]
+	write := Op{Kind: KindWrite, Key: []byte("k"), Value: []byte("v"), Level: All}
+	req := write.AppendTo(nil)
+	if !c.Starts(req) || c.Starts(nil) || c.Starts([]byte{byte(KindPage)}) {
+		t.Error("Starts is for reads and writes")
+	}
+	answers := make(chan []byte, 2)
+	answer := func(resp []byte) { answers <- resp }
+	c.Start([][]byte{req, req}, []time.Time{time.Now().Add(-time.Second), time.Now()},
+		[]func([]byte){answer, answer})
+	for range 2 {
+		if _, err := decodeAnswer(<-answers); !errors.Is(err, context.DeadlineExceeded) ||
+			errors.Is(err, ErrInDoubt) {
+			t.Errorf("a request that came too late: %v", err)
+		}
+	}
+	if v, err := l.client().Get(t.Context(), write.Key, ReadOptions{}); err != nil ||
+		len(v.All) != 0 {
+		t.Errorf("it was done: %q, %v", v.All, err)
+	}
+
+	db, err := lsm.Open("data", lsm.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	busy, err := NewCluster(db, ClusterOptions{Self: "n1", Placement: simPlacement(3, 3, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range workQueue/2 + 1 { // it does not run: nobody takes the work
+		busy.enqueue(&Work{})
+	}
+	if busy.Starts(req) {
+		t.Error("it takes more although much work waits")
+	}
+}
+
+// An answer without a byte, to a request that was passed on, ended the process.
+func TestEmptyForwardedAnswer(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	before := l.nodes[0].Counts().Malformed
+	m := peerMessage{kind: peerForwarded, cluster: l.nodes[0].id, epoch: l.place.Epoch, id: 7}
+	if _, err := decodePeerMessage(m.appendTo(nil)); err == nil {
+		t.Error("it is taken for one")
+	}
+	l.nodes[0].HandlePeer(string(l.place.Members[1].ID), [][]byte{m.appendTo(nil)})
+	if got := l.nodes[0].Counts().Malformed; got != before+1 {
+		t.Errorf("%d malformed messages, want %d", got, before+1)
+	}
+}
+
+// The core, and all requests with it, waited for whoever held a partition while its write waited.
+func TestRootsWaitForNoWrite(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	r := l.nodes[0].replica
+	p := &r.parts[PartitionOf([]byte("k"))]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		r.rootOf(PartitionOf([]byte("k")))
+		r.treeOf(PartitionOf([]byte("k")))
+		r.objects()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("they wait for the partition")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -157,7 +158,7 @@ func (c *ClusterClient) Explain(ctx context.Context, key []byte) (x Explanation,
 
 // Ring returns the cluster as one of its nodes sees it now.
 func (c *ClusterClient) Ring(ctx context.Context) (Ring, error) {
-	r, err := c.refresh(ctx)
+	r, err := c.refresh(ctx, deadlineOf(ctx))
 	if err != nil {
 		return Ring{}, err
 	}
@@ -223,32 +224,29 @@ func (c *ClusterClient) each(n int, do func(i int) error) error {
 }
 
 // call sends a request to a node that holds its key, then to the next, until one has answered or
-// the time is up.
+// the time is up. It makes no context of its own: with those for the request, for each attempt and
+// for connecting, a client took a quarter more time per request.
 func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 	if err := op.check(); err != nil {
 		return nil, err
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
-		defer cancel()
-	}
+	deadline := deadlineOf(ctx)
 	var last error
 	tries := 0 // nodes asked
 	for try := 0; ; try++ {
-		ring, err := c.known(ctx)
+		ring, err := c.known(ctx, deadline)
 		if err != nil {
 			return nil, errors.Join(last, err)
 		}
 		op.Epoch = ring.Epoch
 		for _, addr := range c.route(ring, op) {
-			body, err := c.callNode(ctx, addr, op, tries)
+			body, err := c.callNode(ctx, deadline, addr, op, tries)
 			tries++
 			if err == nil {
 				return body, nil
 			}
 			last = err
-			if ctx.Err() != nil || !c.again(op, err) {
+			if ctx.Err() != nil || !time.Now().Before(deadline) || !c.again(op, err) {
 				return nil, err
 			}
 			if _, stale := errors.AsType[*EpochError](err); stale {
@@ -258,12 +256,23 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 		}
 		// Everybody has refused: they may think better of it soon.
 		pause := time.Duration(5+rand.IntN(20)) * time.Millisecond << min(try, 5)
+		if time.Until(deadline) < pause {
+			return nil, last
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, last
 		}
 	}
+}
+
+// deadlineOf is when a request is given up.
+func deadlineOf(ctx context.Context) time.Time {
+	if deadline, ok := ctx.Deadline(); ok {
+		return deadline
+	}
+	return time.Now().Add(defaultTimeout)
 }
 
 // again reports whether the request may be sent to somebody else after err.
@@ -296,7 +305,22 @@ func (e *connError) Unwrap() error { return e.err }
 
 // connector is a Caller that can be asked to connect, once and at once.
 type connector interface {
+	Connected() bool
 	Connect(ctx context.Context) error
+}
+
+// timedCaller is a Caller that takes a deadline without a context for it.
+type timedCaller interface {
+	CallBy(ctx context.Context, deadline time.Time, req, dst []byte) ([]byte, error)
+}
+
+func callBy(ctx context.Context, deadline time.Time, conn Caller, req []byte) ([]byte, error) {
+	if t, ok := conn.(timedCaller); ok {
+		return t.CallBy(ctx, deadline, req, nil)
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return conn.Call(ctx, req, nil)
 }
 
 // connectTimeout is how long a node may take to let a client in.
@@ -313,32 +337,26 @@ const (
 	probePause   = 200 * time.Millisecond
 )
 
-func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
+func (c *ClusterClient) callNode(ctx context.Context, deadline time.Time, addr string, op *Op,
 	tries int) ([]byte, error) {
 	conn, err := c.conn(addr)
 	if err != nil {
 		return nil, &connError{addr, err}
 	}
-	if to, ok := conn.(connector); ok {
-		// A node that is not there must not keep a request from those that are.
-		dialing, cancel := context.WithTimeout(ctx, connectTimeout)
-		err := to.Connect(dialing)
-		cancel()
-		if err != nil {
-			c.blame(ctx, addr, op.Key)
-			return nil, &connError{addr, err}
-		}
+	if err := connect(ctx, deadline, conn); err != nil {
+		c.blame(ctx, addr, op.Key)
+		return nil, &connError{addr, err}
 	}
 	// Whoever comes later asks others first. This request may be under way there, and waits.
 	slow := time.AfterFunc(slowAfter, func() { c.failed(addr, op.Key) })
 	defer slow.Stop()
-	attempt := ctx
 	if op.Kind != KindWrite {
-		var cancel context.CancelFunc
-		attempt, cancel = context.WithTimeout(ctx, attemptTimeout<<min(tries, 5))
-		defer cancel()
+		attempt := time.Now().Add(attemptTimeout << min(tries, 5))
+		if attempt.Before(deadline) {
+			deadline = attempt
+		}
 	}
-	answer, err := conn.Call(attempt, op.AppendTo(nil), nil)
+	answer, err := callBy(ctx, deadline, conn, op.AppendTo(make([]byte, 0, op.bytes())))
 	if err != nil {
 		c.blame(ctx, addr, op.Key)
 		if op.Kind == KindWrite && (c.inDoubt == nil || errors.Is(err, c.inDoubt)) {
@@ -347,6 +365,21 @@ func (c *ClusterClient) callNode(ctx context.Context, addr string, op *Op,
 		return nil, &connError{addr, err}
 	}
 	return decodeAnswer(answer)
+}
+
+// connect sees to it that there is a connection: a node that is not there must not keep a request
+// from those that are.
+func connect(ctx context.Context, deadline time.Time, conn Caller) error {
+	to, ok := conn.(connector)
+	if !ok || to.Connected() {
+		return nil
+	}
+	if latest := time.Now().Add(connectTimeout); latest.Before(deadline) {
+		deadline = latest
+	}
+	dialing, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return to.Connect(dialing)
 }
 
 // blame has an address asked last after an attempt that failed, unless the caller has given it up:
@@ -359,34 +392,34 @@ func (c *ClusterClient) blame(ctx context.Context, addr string, key []byte) {
 
 // route lists the addresses to ask: those that hold the key first, in their order, the ones that
 // failed lately last.
-func (c *ClusterClient) route(r *Ring, op *Op) (addrs []string) {
+func (c *ClusterClient) route(r *Ring, op *Op) []string {
 	part := op.Part
 	if op.Kind != KindPage {
 		part = PartitionOf(op.Key)
 	}
+	var owners []int
+	if int(part) < len(r.Owners) {
+		owners = r.Owners[part]
+	}
+	addrs := make([]string, 0, len(r.Members))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var later []string
-	add := func(addr string) {
-		if c.bad[addr] {
-			later = append(later, addr)
-			return
+	for _, bad := range []bool{false, true} {
+		if bad && len(c.bad) == 0 {
+			break
 		}
-		addrs = append(addrs, addr)
-	}
-	owner := make(map[int]bool)
-	if int(part) < len(r.Owners) {
-		for _, i := range r.Owners[part] {
-			owner[i] = true
-			add(r.Members[i].Addr)
+		for _, i := range owners {
+			if addr := r.Members[i].Addr; c.bad[addr] == bad {
+				addrs = append(addrs, addr)
+			}
 		}
-	}
-	for i, m := range r.Members {
-		if !owner[i] {
-			add(m.Addr)
+		for i, m := range r.Members {
+			if c.bad[m.Addr] == bad && !slices.Contains(owners, i) {
+				addrs = append(addrs, m.Addr)
+			}
 		}
 	}
-	return append(addrs, later...)
+	return addrs
 }
 
 func (c *ClusterClient) conn(addr string) (Caller, error) {
@@ -454,14 +487,14 @@ func (c *ClusterClient) probe(addr string, request []byte) {
 }
 
 // known returns the ring, asking for it the first time.
-func (c *ClusterClient) known(ctx context.Context) (*Ring, error) {
+func (c *ClusterClient) known(ctx context.Context, deadline time.Time) (*Ring, error) {
 	c.mu.Lock()
 	r := c.ring
 	c.mu.Unlock()
 	if r != nil {
 		return r, nil
 	}
-	return c.refresh(ctx)
+	return c.refresh(ctx, deadline)
 }
 
 func (c *ClusterClient) forget() {
@@ -471,7 +504,7 @@ func (c *ClusterClient) forget() {
 }
 
 // refresh asks the nodes for the ring until one answers.
-func (c *ClusterClient) refresh(ctx context.Context) (*Ring, error) {
+func (c *ClusterClient) refresh(ctx context.Context, deadline time.Time) (*Ring, error) {
 	addrs := append([]string(nil), c.seeds...)
 	c.mu.Lock()
 	if c.ring != nil {
@@ -482,7 +515,7 @@ func (c *ClusterClient) refresh(ctx context.Context) (*Ring, error) {
 	c.mu.Unlock()
 	errs := []error{errNoNode}
 	for _, addr := range addrs {
-		body, err := c.callNode(ctx, addr, &Op{Kind: KindRing}, 0)
+		body, err := c.callNode(ctx, deadline, addr, &Op{Kind: KindRing}, 0)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -23,9 +23,10 @@
 //
 // [Core] is the logic of a node as a state machine: [Core.Step] takes an [Event] (a request, a
 // message, work done by the store, a connection, time) and returns [Effect]s (messages, work,
-// answers). It starts no goroutine, reads no clock and waits for nothing. Cluster is the goroutines
-// around it: it does the work on a [Replica], whose reads and writes are those of the engine, and
-// shares one sync among all that gathered during the last.
+// answers). It starts no goroutine, reads no clock and waits for nothing. Cluster is what is around
+// it: it gives the core what has come together, does the work on a [Replica], whose reads and
+// writes are those of the engine, at once unless it would have to wait, and shares one sync among
+// all that gathered during the last.
 //
 // So whole clusters run in one goroutine, on a simulated network (package simnet) and simulated
 // disks, and do the same again for the same seed. sim_test.go draws clusters and what befalls
@@ -35,14 +36,15 @@
 //
 //	version.go, object.go      dots, clocks, siblings, contexts: what is known of a key
 //	ring.go, placement.go      which nodes hold it (shares.go, assign.go: how that is decided)
-//	store.go, replica.go       the read-merge-write of one node, its trees and hints
+//	store.go, replica.go       the read-merge-write of one node, its trees and hints (trydo.go)
 //	core.go                    events, effects, messages of peers
 //	put.go, get.go, level.go   coordinating
 //	member.go, detector.go     who is up
 //	hint.go, handoff.go        what is owed to nodes that were away
 //	merkle.go, sync.go         what differs between replicas
 //	collect.go                 forgetting what was deleted
-//	cluster.go, clusterclient.go
+//	cluster.go, step.go        around the core (syncer.go: what has to be durable)
+//	clusterclient.go
 //
 // # The messages
 //

@@ -31,6 +31,11 @@ const (
 	opFlags     = 1<<3 - 1
 )
 
+// bytes is what AppendTo appends, or a little more.
+func (o *Op) bytes() int {
+	return len(o.Context) + len(o.Key) + len(o.Value) + len(o.Lower) + len(o.Upper) + 64
+}
+
 // AppendTo appends the request as it travels.
 func (o *Op) AppendTo(dst []byte) []byte {
 	dst = append(dst, byte(o.Kind))

@@ -212,6 +212,9 @@ func decodePeerMessage(msg []byte) (m peerMessage, err error) {
 		m.body = d.field()
 	case peerForwarded, peerGossip, peerStale:
 		m.body = d.field()
+		if m.kind == peerForwarded && len(m.body) == 0 {
+			d.fail("no answer")
+		}
 	case peerSummary:
 		m.flags = d.flags()
 		m.digest = d.fixed64()

@@ -37,17 +37,26 @@ type Replica struct {
 }
 
 // partition is what a replica keeps in memory of one partition. mu is held for a read and a write
-// of the store that wait for no disk but when a read misses the cache, never for a sync.
+// of the store, which wait for a disk when a read misses the cache and while commits are slowed
+// down, never for a sync.
 type partition struct {
+	mu     sync.Mutex
+	seq    uint64 // of the last dot
+	forgot uint32 // the incarnation in which an object that was kept for others was last dropped
+
+	summed summed
+}
+
+// summed is the tree of a partition. It has a lock of its own, which is held for no disk and taken
+// behind that of the partition: the core asks for roots, and all requests wait for the core.
+type summed struct {
 	mu      sync.Mutex
-	seq     uint64 // of the last dot
-	tree    *Tree  // of what has been written since tracked, all of it once built; nil: empty
-	tracked bool
+	tree    *Tree // of what has been written since tracked, all of it once built; nil: empty
+	tracked bool  // changed under both locks
 	built   bool
 	root    uint64 // of tree, when fresh
 	fresh   bool
-	touched int64  // time of day, ms, of the last change
-	forgot  uint32 // the incarnation in which an object that was kept for others was last dropped
+	touched int64 // time of day, ms, of the last change
 }
 
 func newReplica(self NodeID, store Store, p *Placement, incarnation uint32,
@@ -69,7 +78,7 @@ func (r *Replica) Do(w *Work) (sync bool) {
 		w.Result.Err = r.merge(w)
 		return w.Result.Err == nil
 	case WorkRead:
-		w.Result.Object, w.Result.Encoded, w.Result.Err = r.read(w.Part, w.Key)
+		w.Result.Object, w.Result.Encoded, w.Result.Err = r.readFor(w)
 	case WorkHint:
 		w.Result.Err = r.noteHints(w)
 		return w.Result.Err == nil
@@ -135,9 +144,14 @@ func decodeStored(data []byte, err error, part Partition, key []byte) (Object, [
 // update coordinates a write: it gives it a dot and merges it with what is here.
 func (r *Replica) update(w *Work) error {
 	p := &r.parts[w.Part]
-	p.mu.Lock()
+	if !p.lockFor(w) {
+		return errWouldWait
+	}
 	defer p.mu.Unlock()
 	if p.forgot == r.incarnation.Load() {
+		if w.hurried {
+			return errWouldWait
+		}
 		// A clock covers all dots of an actor up to its last, and this node no longer knows which
 		// it has given out for a key that it has handed over: to go on counting would claim to
 		// have seen them, and whoever still holds them would drop them.
@@ -145,7 +159,7 @@ func (r *Replica) update(w *Work) error {
 			return err
 		}
 	}
-	old, _, err := r.read(w.Part, w.Key)
+	old, _, err := r.readFor(w)
 	if err != nil {
 		return err
 	}
@@ -165,7 +179,11 @@ func (r *Replica) update(w *Work) error {
 	}
 	p.seq++ // also when the write fails: a dot that may be in the log is never given out again
 	w.Result.Object, w.Result.Changed = next, true
-	return r.writeLocked(p, w, &old, &next)
+	err = r.writeLocked(p, w, &old, &next)
+	if err == errWouldWait {
+		p.seq--
+	}
+	return err
 }
 
 // nextStamp returns a stamp above all that were given out or seen here.
@@ -182,9 +200,11 @@ func (r *Replica) nextStamp(wallMillis int64, seen Stamp) Stamp {
 // merge takes in an object that a peer sent. What is here already costs no write.
 func (r *Replica) merge(w *Work) error {
 	p := &r.parts[w.Part]
-	p.mu.Lock()
+	if !p.lockFor(w) {
+		return errWouldWait
+	}
 	defer p.mu.Unlock()
-	old, _, err := r.read(w.Part, w.Key)
+	old, _, err := r.readFor(w)
 	if err != nil {
 		return err
 	}
@@ -213,7 +233,7 @@ func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 	if err != nil {
 		return err
 	}
-	if err := r.store.Apply(&b); err != nil {
+	if err := r.applyFor(w, &b); err != nil {
 		// A write in doubt is visible: the tree follows what is visible.
 		if errors.Is(err, lsm.ErrInDoubt) {
 			r.hints.add(fresh, 1)
@@ -229,14 +249,17 @@ func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 
 // note keeps the tree at what is in the store. The caller holds mu.
 func (p *partition) note(key []byte, old, next *Object, wallMillis int64) {
-	p.touched, p.fresh = wallMillis, false
-	if !p.tracked {
+	s := &p.summed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched, s.fresh = wallMillis, false
+	if !s.tracked {
 		return
 	}
-	if p.tree == nil {
-		p.tree = new(Tree)
+	if s.tree == nil {
+		s.tree = new(Tree)
 	}
-	p.tree.Update(LeafOf(KeyHash(key)), entryHashOf(key, old), entryHashOf(key, next))
+	s.tree.Update(LeafOf(KeyHash(key)), entryHashOf(key, old), entryHashOf(key, next))
 }
 
 // entryHashOf is what an object counts in the tree; nothing when there is none.
@@ -261,11 +284,10 @@ func (r *Replica) build(parts []entry) error {
 func (r *Replica) buildTree(part Partition) error {
 	p := &r.parts[part]
 	p.mu.Lock()
-	if p.tracked {
+	if !p.summed.track() {
 		p.mu.Unlock()
 		return nil
 	}
-	p.tracked = true
 	it := r.store.Iter(dataRange(part))
 	p.mu.Unlock()
 
@@ -286,17 +308,33 @@ func (r *Replica) buildTree(part Partition) error {
 	err := errors.Join(failed, it.Close())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
-		p.tree, p.tracked = nil, false
-		return err
+	p.summed.build(sum, err)
+	return err
+}
+
+// track tells whether the tree has to be built, and takes in what changes from now on.
+func (s *summed) track() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.tracked
+	s.tracked = true
+	return !before
+}
+
+// build adds what was there when tracking began, unless it could not be read.
+func (s *summed) build(sum *Tree, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.tree, s.tracked = nil, false
+		return
+	case s.tree == nil:
+		s.tree = sum
+	case sum != nil:
+		s.tree.Join(sum)
 	}
-	if p.tree == nil {
-		p.tree = sum
-	} else if sum != nil {
-		p.tree.Join(sum)
-	}
-	p.built, p.fresh = true, false
-	return nil
+	s.built, s.fresh = true, false
 }
 
 func dataRange(part Partition) (lower, upper []byte) {
@@ -307,44 +345,44 @@ func dataRange(part Partition) (lower, upper []byte) {
 // treeOf returns a copy of the tree of a partition, nil while there is none, and the time of day
 // in ms at which the partition last changed.
 func (r *Replica) treeOf(part Partition) (*Tree, int64) {
-	p := &r.parts[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.built {
-		return nil, p.touched
+	s := &r.parts[part].summed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.built {
+		return nil, s.touched
 	}
 	t := new(Tree)
-	if p.tree != nil {
-		*t = *p.tree
+	if s.tree != nil {
+		*t = *s.tree
 	}
-	return t, p.touched
+	return t, s.touched
 }
 
 // objects counts the entries of all trees.
 func (r *Replica) objects() (n int) {
 	for i := range r.parts {
-		p := &r.parts[i]
-		p.mu.Lock()
-		if p.tree != nil && p.built {
-			n += p.tree.Entries()
+		s := &r.parts[i].summed
+		s.mu.Lock()
+		if s.tree != nil && s.built {
+			n += s.tree.Entries()
 		}
-		p.mu.Unlock()
+		s.mu.Unlock()
 	}
 	return n
 }
 
 // rootOf is the root of the tree of a partition; 0 for one that holds nothing.
 func (r *Replica) rootOf(part Partition) uint64 {
-	p := &r.parts[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.tree == nil {
+	s := &r.parts[part].summed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tree == nil {
 		return 0
 	}
-	if !p.fresh {
-		p.root, p.fresh = p.tree.Root(), true
+	if !s.fresh {
+		s.root, s.fresh = s.tree.Root(), true
 	}
-	return p.root
+	return s.root
 }
 
 // raise makes a greater incarnation durable and takes it.

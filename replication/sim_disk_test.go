@@ -16,6 +16,8 @@ type simDisk struct {
 	log     [][]simWrite // applied, not durable, oldest first
 	base    int          // batches that are durable
 	full    bool
+	tries   int // what is tried must wait now and then
+	refuse  bool
 }
 
 type simWrite struct {
@@ -52,8 +54,23 @@ func (d *simDisk) Get(dst, key []byte) ([]byte, error) {
 }
 
 func (d *simDisk) TryGet(dst, key []byte) (value []byte, done bool, err error) {
+	if d.mustWait() {
+		return dst, false, nil
+	}
 	value, err = d.Get(dst, key)
 	return value, true, err
+}
+
+func (d *simDisk) TryApply(b *lsm.Batch) (done bool, err error) {
+	if d.mustWait() {
+		return false, nil
+	}
+	return true, d.Apply(b)
+}
+
+func (d *simDisk) mustWait() bool {
+	d.tries++
+	return d.refuse || d.tries%7 == 0
 }
 
 func (d *simDisk) Apply(b *lsm.Batch) error {

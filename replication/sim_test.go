@@ -337,7 +337,10 @@ func (n *simNode) work(w *Work) {
 	n.sim.net.After(delay, func() {
 		n.arrivesInLife(life, func() {
 			before := n.sim.checker.beforeWork(n, w)
-			durable := n.replica.Do(w)
+			durable, done := n.replica.TryDo(w)
+			if !done {
+				durable = n.replica.Do(w)
+			}
 			n.sim.checker.afterWork(n, w, before)
 			if durable && w.For != forNothing {
 				mark := n.disk.mark()

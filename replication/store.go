@@ -19,6 +19,8 @@ type Store interface {
 	TryGet(dst, key []byte) (value []byte, done bool, err error)
 	// Apply makes all writes of b or none of them. They are visible at once and not yet durable.
 	Apply(b *lsm.Batch) error
+	// TryApply is Apply, or done is false when that would have to wait: nothing has changed then.
+	TryApply(b *lsm.Batch) (done bool, err error)
 	// Sync returns when everything applied before is as durable as d says.
 	Sync(d lsm.Durability) error
 	// Iter walks [lower, upper) as it is at the time of the call.
@@ -41,7 +43,8 @@ func (s EngineStore) Get(dst, key []byte) ([]byte, error) { return s.DB.GetTo(ds
 func (s EngineStore) TryGet(dst, key []byte) (value []byte, done bool, err error) {
 	return s.DB.TryGet(dst, key)
 }
-func (s EngineStore) Apply(b *lsm.Batch) error { return s.DB.Apply(b, lsm.NoSync) }
+func (s EngineStore) Apply(b *lsm.Batch) error            { return s.DB.Apply(b, lsm.NoSync) }
+func (s EngineStore) TryApply(b *lsm.Batch) (bool, error) { return s.DB.TryApply(b) }
 
 // Sync is an empty batch: the engine takes it as a barrier behind everything before it, and callers
 // share one sync of the log.

@@ -56,7 +56,18 @@ type Work struct {
 	Entries []entry       // check, drop
 	Number  uint32        // incarnation
 
+	hurried bool // must not wait: see Replica.TryDo
+
 	Result Result
+}
+
+// bytes is how much the work writes at least.
+func (w *Work) bytes() int {
+	n := len(w.Value)
+	for i := range w.Object.Siblings {
+		n += len(w.Object.Siblings[i].Value)
+	}
+	return n
 }
 
 // Result is what came of a Work.
