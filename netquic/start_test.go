@@ -233,6 +233,32 @@ func TestStartedCallDoesNotWaitForLongBatch(t *testing.T) {
 	waitFor(t, s, func(m Metrics) bool { return m.Calls == 33 && m.InFlight == 0 })
 }
 
+// TestStartedCallBeforeBadFrame: what came before the bytes for which a connection is closed begins
+// like any other call, and is no longer in flight when it has been answered.
+func TestStartedCallBeforeBadFrame(t *testing.T) {
+	h := new(starts)
+	s := serveStarts(t, h, Options{})
+	qc, err := rawDial(t, s, Protocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := qc.OpenStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packet := appendRequest(nil, maxSlots, 60000, []byte("s"))
+	bad := appendRequest(nil, 2*maxSlots, 60000, []byte("s"))
+	bad[4] = 99 // no kind
+	if _, err := stream.Write(append(packet, bad...)); err != nil {
+		t.Fatal(err)
+	}
+	if got := closedWith(t, qc); got != ReasonUnknownKind {
+		t.Errorf("closed for %v", got)
+	}
+	h.wait(t, 1)[0].answer(nil)
+	waitFor(t, s, func(m Metrics) bool { return m.InFlight == 0 && m.Connections == 0 })
+}
+
 // TestShutdownWaitsForStartedCalls, and delivers their answers; a call whose client is gone by then
 // may still be answered.
 func TestShutdownWaitsForStartedCalls(t *testing.T) {

@@ -106,9 +106,6 @@ func (c *Cluster) carryOut(s *stepping) {
 				c.enqueue(e.Work)
 				continue
 			}
-			if e.Work.For == forNothing {
-				continue
-			}
 			s.events = append(s.events, Event{Kind: EventWork, Work: e.Work})
 			if sync {
 				s.unsynced = append(s.unsynced, e.Work)

@@ -163,4 +163,19 @@ var clusterExhibits = []exhibit{
 			"case !waiting:"}},
 		pkg: "./replication", run: simTests,
 	},
+	{
+		name:  "differing-page-ignored",
+		story: "a scan answers with the page it has although another replica's is another",
+		edits: []edit{{"replication/scanop.go", "if !slices.Contains(here, p.digest) {",
+			"if len(here) == 0 {"}},
+		pkg: "./replication", run: "^TestScanFetchesPagesThatDiffer$",
+	},
+	{
+		name:  "tried-write-taken-for-done",
+		story: "a write that would have to wait is acknowledged without having been done",
+		edits: []edit{{"replication/trydo.go",
+			"if !done {\n\t\treturn errWouldWait\n\t}\n\treturn err",
+			"if !done {\n\t\treturn nil\n\t}\n\treturn err"}},
+		pkg: "./replication", run: simTests,
+	},
 }
