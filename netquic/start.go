@@ -7,8 +7,8 @@ import "time"
 // have come together stay together.
 type Starter interface {
 	Handler
-	// Starts tells whether Start takes a request that TryCall has declined. It looks at the request
-	// only.
+	// Starts tells whether Start takes a request that TryCall has declined. It must not block
+	// either; with false the request goes to Call.
 	Starts(req []byte) bool
 	// Start begins calls that have come together, at least one, on the goroutine that reads their
 	// lane, which it must not block. Each has to be answered by its deadline, by one call of its
