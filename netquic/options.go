@@ -33,8 +33,8 @@ type Options struct {
 	RequireClientCert bool
 	// MaxConnections bounds the connections of a server, handshakes included. Default 1000.
 	MaxConnections int
-	// MaxInFlight bounds the calls of one connection that run in Handler.Call, or wait for it or
-	// for Settle; one more is answered with ErrOverloaded. Default 4096.
+	// MaxInFlight bounds the calls of one connection that run in Handler.Call, wait for it or for
+	// Settle, or were started; one more is answered with ErrOverloaded. Default 4096.
 	MaxInFlight int
 	// MaxInFlightBytes bounds the bytes of these calls: their requests, and their answers that wait
 	// to be taken by the client. When answers are expected to take more than a quarter of it, calls

@@ -105,7 +105,8 @@ func (c *serverConn) release(bytes int) {
 
 // serverLane is one long-lived stream of calls. Its reading goroutine parses requests, answers
 // what needs no waiting, does what only waits for a disk, whose answers its settling goroutine lets
-// out, and hands the rest to workers; its writing goroutine sends the answers.
+// out, begins what is answered later, and hands the rest to workers; its writing goroutine sends
+// the answers.
 type serverLane struct {
 	c      *serverConn
 	stream *quic.Stream

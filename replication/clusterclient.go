@@ -225,7 +225,7 @@ func (c *ClusterClient) each(n int, do func(i int) error) error {
 
 // call sends a request to a node that holds its key, then to the next, until one has answered or
 // the time is up. It makes no context of its own: with those for the request, for each attempt and
-// for connecting, a client took a quarter more time per request.
+// for connecting, a client took 26 % more processor time per put, and 70 % more per get at R = 1.
 func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 	if err := op.check(); err != nil {
 		return nil, err
@@ -303,19 +303,19 @@ func (e *connError) Error() string {
 
 func (e *connError) Unwrap() error { return e.err }
 
-// connector is a Caller that can be asked to connect, once and at once.
-type connector interface {
+// Connector is a Caller that can be asked to connect, once and at once.
+type Connector interface {
 	Connected() bool
 	Connect(ctx context.Context) error
 }
 
-// timedCaller is a Caller that takes a deadline without a context for it.
-type timedCaller interface {
+// TimedCaller is a Caller that takes a deadline without a context for it.
+type TimedCaller interface {
 	CallBy(ctx context.Context, deadline time.Time, req, dst []byte) ([]byte, error)
 }
 
 func callBy(ctx context.Context, deadline time.Time, conn Caller, req []byte) ([]byte, error) {
-	if t, ok := conn.(timedCaller); ok {
+	if t, ok := conn.(TimedCaller); ok {
 		return t.CallBy(ctx, deadline, req, nil)
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
@@ -370,7 +370,7 @@ func (c *ClusterClient) callNode(ctx context.Context, deadline time.Time, addr s
 // connect sees to it that there is a connection: a node that is not there must not keep a request
 // from those that are.
 func connect(ctx context.Context, deadline time.Time, conn Caller) error {
-	to, ok := conn.(connector)
+	to, ok := conn.(Connector)
 	if !ok || to.Connected() {
 		return nil
 	}

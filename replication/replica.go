@@ -108,12 +108,19 @@ func (r *Replica) Do(w *Work) (sync bool) {
 // TryRead returns the object of a key, the zero Object when there is none. done is false when it
 // would have to wait for a disk.
 func (r *Replica) TryRead(part Partition, key []byte) (o Object, done bool, err error) {
-	data, done, err := r.store.TryGet(nil, dataKey(part, key))
+	o, _, done, err = r.tryRead(part, key)
+	return o, done, err
+}
+
+// tryRead is read, unless that would have to wait for a disk.
+func (r *Replica) tryRead(part Partition, key []byte) (o Object, data []byte, done bool,
+	err error) {
+	data, done, err = r.store.TryGet(nil, dataKey(part, key))
 	if !done {
-		return Object{}, false, nil
+		return Object{}, nil, false, nil
 	}
-	o, _, err = decodeStored(data, err, part, key)
-	return o, true, err
+	o, data, err = decodeStored(data, err, part, key)
+	return o, data, true, err
 }
 
 // read returns the object of a key, also as it is stored.

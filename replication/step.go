@@ -106,10 +106,7 @@ func (c *Cluster) carryOut(s *stepping) {
 				c.enqueue(e.Work)
 				continue
 			}
-			s.events = append(s.events, Event{Kind: EventWork, Work: e.Work})
-			if sync {
-				s.unsynced = append(s.unsynced, e.Work)
-			}
+			s.done(e.Work, sync)
 		}
 	}
 	clear(s.effects)
@@ -142,9 +139,16 @@ func (c *Cluster) do(w *Work) {
 	if w.For == forNothing {
 		return
 	}
-	// The core has the Work until it has made a step with it; the syncer gives it back later.
-	c.step(Event{Kind: EventWork, Work: w})
+	s := steppingPool.Get().(*stepping)
+	s.done(w, sync)
+	c.drive(s)
+}
+
+// done makes an event of work that is visible now. The core has the Work until it has seen that; if
+// it has to be durable as well, the syncer gets it afterwards and gives it back once more.
+func (s *stepping) done(w *Work, sync bool) {
+	s.events = append(s.events, Event{Kind: EventWork, Work: w})
 	if sync {
-		c.synced[w.Durability].add(w)
+		s.unsynced = append(s.unsynced, w)
 	}
 }

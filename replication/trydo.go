@@ -42,11 +42,11 @@ func (r *Replica) readFor(w *Work) (Object, []byte, error) {
 	if !w.hurried {
 		return r.read(w.Part, w.Key)
 	}
-	data, done, err := r.store.TryGet(nil, dataKey(w.Part, w.Key))
+	o, data, done, err := r.tryRead(w.Part, w.Key)
 	if !done {
 		return Object{}, nil, errWouldWait
 	}
-	return decodeStored(data, err, w.Part, w.Key)
+	return o, data, err
 }
 
 // applyFor writes what has become of it.

@@ -20,6 +20,12 @@ func TestWorkThatWouldHaveToWait(t *testing.T) {
 	merge := func() *Work { return &Work{Kind: WorkMerge, Part: part, Key: key, Object: other} }
 	read := func() *Work { return &Work{Kind: WorkRead, Part: part, Key: key} }
 	large := func(w *Work) *Work { w.Value = make([]byte, tryBytesMax+1); return w }
+	largeMerge := func() *Work {
+		w := merge()
+		w.Object = other.Update(nil, Sibling{Dot: Dot{Actor: MakeActor(NodeID("b").Number(), 1),
+			Seq: 2}, Stamp: 2, Value: make([]byte, tryBytesMax)}, KeepSiblings)
+		return w
+	}
 	owed := func(w *Work) *Work { w.Targets = []uint32{NodeID("b").Number()}; return w }
 	lock := func(r *Replica, _ *simDisk) func() {
 		r.parts[part].mu.Lock()
@@ -56,6 +62,7 @@ func TestWorkThatWouldHaveToWait(t *testing.T) {
 		"update, write waits":          {busyWrite, update()},
 		"merge, write waits":           {busyWrite, merge()},
 		"update, large value":          {free, large(update())},
+		"merge, large object":          {free, largeMerge()},
 		"update, hints":                {free, owed(update())},
 		"merge, hints":                 {free, owed(merge())},
 		"update, incarnation to raise": {forgot, update()},
@@ -75,6 +82,9 @@ func TestWorkThatWouldHaveToWait(t *testing.T) {
 			}
 			if disk.mark() != batches || r.parts[part].seq != seq || r.changed.Load() != changed {
 				t.Error("something was done")
+			}
+			if w := c.work; w.bytes() > tryBytesMax && disk.tries > 0 {
+				t.Error("it was read, although it is known to be too large")
 			}
 			free()
 			disk.tries = 0

@@ -13,6 +13,12 @@ import (
 	"kvd/replication"
 )
 
+// A ClusterClient would do without, unnoticed.
+var (
+	_ replication.Connector   = (*netquic.Client)(nil)
+	_ replication.TimedCaller = (*netquic.Client)(nil)
+)
+
 // consistency are the flags that only a cluster understands.
 type consistency struct {
 	r, w, both levelFlag

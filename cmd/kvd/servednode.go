@@ -14,7 +14,10 @@ import (
 )
 
 // The server would do without, unnoticed.
-var _ netquic.Deferrer = (*replication.Node)(nil)
+var (
+	_ netquic.Deferrer = (*replication.Node)(nil)
+	_ netquic.Starter  = (*replication.Cluster)(nil)
+)
 
 // servedNode is what listens: a node by itself, or one of a cluster.
 type servedNode struct {
