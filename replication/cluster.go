@@ -134,7 +134,11 @@ func (c *Cluster) Run(ctx context.Context) error {
 	c.stopped = true
 	for token, p := range c.waiting {
 		delete(c.waiting, token)
-		p.answer(appendError(nil, ErrDraining, false))
+		err := ErrDraining
+		if p.kind == KindWrite { // it may be with some nodes already
+			err = fmt.Errorf("%w: the node stopped amid the write", ErrInDoubt)
+		}
+		p.answer(appendError(nil, err, true))
 	}
 	return ctx.Err()
 }

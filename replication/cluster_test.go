@@ -309,6 +309,28 @@ func TestStoppedClusterAnswers(t *testing.T) {
 	}
 }
 
+// What a node that stops leaves undone is told as what it is: a write may have been done.
+func TestStoppedClusterTellsOfWritesUnderWay(t *testing.T) {
+	l := newLocalCluster(t, 3)
+	c := l.nodes[0]
+	l.down[1].Store(true) // messages to it are lost
+	l.down[2].Store(true)
+	want := []error{ErrInDoubt, ErrDraining}
+	answers := make([]chan []byte, len(want))
+	for i, op := range []Op{{Kind: KindWrite, Key: []byte("k"), Value: []byte("v"), Level: All},
+		{Kind: KindRead, Key: []byte("k"), Level: All}} {
+		answers[i] = make(chan []byte, 1)
+		c.Start([][]byte{op.AppendTo(nil)}, []time.Time{time.Now().Add(time.Hour)},
+			[]func([]byte){func(resp []byte) { answers[i] <- resp }})
+	}
+	l.stop()
+	for i, answer := range answers {
+		if _, err := decodeAnswer(<-answer); !errors.Is(err, want[i]) {
+			t.Errorf("request %d: %v, not %v", i, err, want[i])
+		}
+	}
+}
+
 // What a node was sent too late for, or what waits behind much work, is not begun.
 func TestWhatIsNotStarted(t *testing.T) {
 	l := newLocalCluster(t, 3)
