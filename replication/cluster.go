@@ -259,7 +259,7 @@ const defaultTimeout = 10 * time.Second
 // ask gives a request to the core and waits for its answer, which comes by the deadline.
 func (c *Cluster) ask(ctx context.Context, req []byte) []byte {
 	answer := make(chan []byte, 1)
-	c.Start([][]byte{req}, []time.Time{deadlineOf(ctx)},
+	c.Start([][]byte{req}, []time.Time{deadlineOf(ctx, defaultTimeout)},
 		[]func([]byte){func(resp []byte) { answer <- resp }})
 	return <-answer
 }

@@ -282,7 +282,7 @@ func TestClientFollowsEpochs(t *testing.T) {
 	if err != nil || len(v.All) != 1 {
 		t.Errorf("with another placement: %v, %v", v, err)
 	}
-	if r, err := c.known(ctx, deadlineOf(ctx)); err != nil || r.Epoch != 1 {
+	if r, err := c.known(ctx, deadlineOf(ctx, c.Timeout)); err != nil || r.Epoch != 1 {
 		t.Errorf("it goes on with placement %d, %v", r.Epoch, err)
 	}
 }

@@ -21,6 +21,9 @@ import (
 // What it does by itself when something fails: a read is tried at the next node until its deadline.
 // A write is tried again only where it certainly was not begun; otherwise ErrInDoubt is told.
 type ClusterClient struct {
+	// Timeout is that of requests whose context has no deadline. It may be set before the first.
+	Timeout time.Duration
+
 	dial    func(addr string) (Caller, error)
 	inDoubt error
 	seeds   []string
@@ -32,6 +35,7 @@ type ClusterClient struct {
 
 	mu    sync.Mutex
 	ring  *Ring
+	stale bool // a node has told of another placement than that of ring
 	conns map[string]Caller
 	bad   map[string]bool // addresses that are asked last, until a probe has succeeded
 }
@@ -40,7 +44,7 @@ type ClusterClient struct {
 // inDoubt is as for NewClient.
 func NewClusterClient(addrs []string, dial func(addr string) (Caller, error),
 	inDoubt error) *ClusterClient {
-	c := &ClusterClient{dial: dial, inDoubt: inDoubt, seeds: addrs,
+	c := &ClusterClient{Timeout: defaultTimeout, dial: dial, inDoubt: inDoubt, seeds: addrs,
 		conns: make(map[string]Caller), bad: make(map[string]bool)}
 	c.closing, c.close = context.WithCancel(context.Background())
 	return c
@@ -158,7 +162,7 @@ func (c *ClusterClient) Explain(ctx context.Context, key []byte) (x Explanation,
 
 // Ring returns the cluster as one of its nodes sees it now.
 func (c *ClusterClient) Ring(ctx context.Context) (Ring, error) {
-	r, err := c.refresh(ctx, deadlineOf(ctx))
+	r, err := c.refresh(ctx, deadlineOf(ctx, c.Timeout))
 	if err != nil {
 		return Ring{}, err
 	}
@@ -230,7 +234,7 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 	if err := op.check(); err != nil {
 		return nil, err
 	}
-	deadline := deadlineOf(ctx)
+	deadline := deadlineOf(ctx, c.Timeout)
 	var last error
 	tries := 0 // nodes asked
 	for try := 0; ; try++ {
@@ -245,14 +249,20 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 			if err == nil {
 				return body, nil
 			}
-			last = err
-			if ctx.Err() != nil || !time.Now().Before(deadline) || !c.again(op, err) {
+			if ctx.Err() == context.Canceled || !c.again(op, err) {
 				return nil, err
 			}
+			last = worst(last, err)
+			if ctx.Err() != nil || c.closing.Err() != nil || !time.Now().Before(deadline) {
+				return nil, last
+			}
 			if _, stale := errors.AsType[*EpochError](err); stale {
-				c.forget()
+				c.outdated()
 				break
 			}
+		}
+		if _, broken := errors.AsType[*connError](last); broken { // nobody has answered
+			c.outdated() // they may have moved
 		}
 		// Everybody has refused: they may think better of it soon.
 		pause := time.Duration(5+rand.IntN(20)) * time.Millisecond << min(try, 5)
@@ -267,12 +277,21 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 	}
 }
 
+// worst is the one of two refusals to tell of: what a node says of the others tells more than that
+// another node is not there.
+func worst(last, err error) error {
+	if _, broken := errors.AsType[*connError](err); broken && last != nil {
+		return last
+	}
+	return err
+}
+
 // deadlineOf is when a request is given up.
-func deadlineOf(ctx context.Context) time.Time {
+func deadlineOf(ctx context.Context, timeout time.Duration) time.Time {
 	if deadline, ok := ctx.Deadline(); ok {
 		return deadline
 	}
-	return time.Now().Add(defaultTimeout)
+	return time.Now().Add(timeout)
 }
 
 // again reports whether the request may be sent to somebody else after err.
@@ -280,16 +299,20 @@ func (c *ClusterClient) again(op *Op, err error) bool {
 	if errors.Is(err, ErrInDoubt) {
 		return false
 	}
+	if _, broken := errors.AsType[*connError](err); broken {
+		return true // also when the time for connecting was up: nothing was sent
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return op.Kind != KindWrite
 	}
 	_, unavailable := errors.AsType[*UnavailableError](err)
 	_, stale := errors.AsType[*EpochError](err)
-	_, broken := errors.AsType[*connError](err)
-	return unavailable || stale || broken || errors.Is(err, ErrOverloaded) ||
+	return unavailable || stale || errors.Is(err, ErrOverloaded) ||
 		errors.Is(err, ErrDraining) || errors.Is(err, lsm.ErrDiskFull) ||
 		errors.Is(err, lsm.ErrSuspended) || errors.Is(err, lsm.ErrReadOnly)
 }
+
+var errClientClosed = errors.New("replication: the client is closed")
 
 // connError is a failure to reach a node, after which the request certainly had no effect.
 type connError struct {
@@ -364,7 +387,11 @@ func (c *ClusterClient) callNode(ctx context.Context, deadline time.Time, addr s
 		}
 		return nil, &connError{addr, err}
 	}
-	return decodeAnswer(answer)
+	body, err := decodeAnswer(answer)
+	if _, malformed := errors.AsType[*MessageError](err); malformed && op.Kind == KindWrite {
+		return nil, fmt.Errorf("%w: %w", ErrInDoubt, err) // the node has answered, but what?
+	}
+	return body, err
 }
 
 // connect sees to it that there is a connection: a node that is not there must not keep a request
@@ -436,6 +463,9 @@ func (c *ClusterClient) conn(addr string) (Caller, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closing.Err() != nil { // nobody would close it
+		return nil, errors.Join(errClientClosed, conn.Close())
+	}
 	if other := c.conns[addr]; other != nil {
 		return other, conn.Close()
 	}
@@ -489,29 +519,45 @@ func (c *ClusterClient) probe(addr string, request []byte) {
 // known returns the ring, asking for it the first time.
 func (c *ClusterClient) known(ctx context.Context, deadline time.Time) (*Ring, error) {
 	c.mu.Lock()
-	r := c.ring
+	r, stale := c.ring, c.stale
 	c.mu.Unlock()
-	if r != nil {
+	if r != nil && !stale {
 		return r, nil
 	}
-	return c.refresh(ctx, deadline)
+	fresh, err := c.refresh(ctx, deadline)
+	if err != nil && r != nil {
+		return r, nil // better than none: its nodes may be back soon
+	}
+	return fresh, err
 }
 
-func (c *ClusterClient) forget() {
+// outdated has the ring asked for again. Its addresses are kept for that: the seeds may be away.
+func (c *ClusterClient) outdated() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ring = nil
+	c.stale = true
 }
 
 // refresh asks the nodes for the ring until one answers.
 func (c *ClusterClient) refresh(ctx context.Context, deadline time.Time) (*Ring, error) {
-	addrs := append([]string(nil), c.seeds...)
+	addrs := slices.Clone(c.seeds)
 	c.mu.Lock()
 	if c.ring != nil {
 		for _, m := range c.ring.Members {
-			addrs = append(addrs, m.Addr)
+			if !slices.Contains(addrs, m.Addr) {
+				addrs = append(addrs, m.Addr)
+			}
 		}
 	}
+	slices.SortStableFunc(addrs, func(a, b string) int {
+		switch bad := c.bad[a]; {
+		case bad == c.bad[b]:
+			return 0
+		case bad:
+			return 1
+		}
+		return -1
+	})
 	c.mu.Unlock()
 	errs := []error{errNoNode}
 	for _, addr := range addrs {
@@ -526,7 +572,7 @@ func (c *ClusterClient) refresh(ctx context.Context, deadline time.Time) (*Ring,
 			continue
 		}
 		c.mu.Lock()
-		c.ring = r
+		c.ring, c.stale = r, false
 		c.mu.Unlock()
 		return r, nil
 	}

@@ -114,9 +114,11 @@ func (p *program) withEither(ctx context.Context, c *consistency,
 
 // clusterClient is a client of the cluster that the node of --addr belongs to.
 func (p *program) clusterClient() *replication.ClusterClient {
-	return replication.NewClusterClient([]string{p.client.addr},
+	c := replication.NewClusterClient([]string{p.client.addr},
 		func(addr string) (replication.Caller, error) { return p.caller(addr) },
 		netquic.ErrInDoubt)
+	c.Timeout = p.client.timeout
+	return c
 }
 
 // needCluster is withEither for what makes no sense with a node by itself.

@@ -118,6 +118,9 @@ func hint(err error, command string) string {
 	case errors.Is(err, fs.ErrPermission):
 		return "this user may not read and write there: change the owner, or choose another place"
 	}
+	if _, ok := errors.AsType[*replication.UnavailableError](err); ok {
+		return "kvd ring shows which nodes are up; --consistency ONE needs one"
+	}
 	if e, ok := errors.AsType[*lsm.CorruptError](err); ok {
 		return "nothing damaged was served; restore " + e.File + " or the directory from a " +
 			"checkpoint, or write what is left to a new one: kvd debug salvage"
