@@ -289,6 +289,7 @@ func (c *Core) linkChanged(from NodeID, up bool) {
 		return
 	}
 	l.up, l.since = up, c.now.Since
+	l.outstanding = 0 // what was under way is lost
 	if !up {
 		c.collect.someoneLeft()
 	}

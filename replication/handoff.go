@@ -84,7 +84,7 @@ func (c *Core) handoffWork(w *Work) {
 	h := c.handoff[w.From]
 	if w.Kind == WorkHintDone {
 		h.doing--
-		if w.Result.Err == nil {
+		if w.Result.Changed {
 			h.progress = c.now.Since
 		}
 		h.windowDone(c)

@@ -112,6 +112,9 @@ func (r *Replica) noteHintsLocked(w *Work) error {
 		return err
 	}
 	if err := r.store.Apply(&b); err != nil {
+		if errors.Is(err, lsm.ErrInDoubt) { // visible
+			r.hints.add(fresh, 1)
+		}
 		return err
 	}
 	r.hints.add(fresh, 1)
@@ -182,11 +185,12 @@ func (r *Replica) hintDone(w *Work) error {
 			p.forgot = r.incarnation.Load()
 		}
 	}
-	if err := r.store.Apply(&b); err != nil {
-		return err
+	err = r.store.Apply(&b)
+	if err == nil || errors.Is(err, lsm.ErrInDoubt) {
+		r.hints.add([]uint32{w.Target}, -1)
+		w.Result.Changed = true
 	}
-	r.hints.add([]uint32{w.Target}, -1)
-	return nil
+	return err
 }
 
 // owed reports whether an owner other than node is owed the key too.

@@ -95,3 +95,36 @@ func testOutage(t *testing.T, off switches) {
 		t.Errorf("more than %.1f times what was missed was sent", limit)
 	}
 }
+
+// Requests that were passed on and lost with their connection left the nodes they had been passed
+// on to silent until the deadline of the clients.
+func TestLostForwardSilencesNobody(t *testing.T) {
+	s := quietCluster(4, switches{})
+	owners, others := s.owners("k")
+	d := others[0]
+	link := func(n *simNode, up bool) {
+		d.step(Event{Kind: EventLink, From: n.id, Up: up})
+		n.step(Event{Kind: EventLink, From: d.id, Up: up})
+	}
+	for _, o := range owners {
+		s.net.Cut(d.name, o.name)
+		s.net.Cut(o.name, d.name)
+	}
+	for range owners {
+		s.request(d, &Op{Kind: KindWrite, Key: []byte("k"), Value: []byte("v"), Level: Quorum,
+			Strict: true}, time.Hour, func([]byte) {})
+		s.net.Run(s.net.Now() + 400*time.Millisecond)
+	}
+	for _, o := range owners {
+		link(o, false)
+	}
+	s.healNetwork()
+	s.net.Run(s.net.Now() + 100*time.Millisecond)
+	for _, o := range owners {
+		link(o, true)
+	}
+	s.net.Run(s.net.Now() + time.Minute)
+	if _, err := s.put(d, "k", "v", Quorum, true); err != nil {
+		t.Errorf("all are there since a minute: %v", err)
+	}
+}

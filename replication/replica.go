@@ -562,10 +562,13 @@ func (r *Replica) drop(w *Work) error {
 		}
 		var b lsm.Batch
 		b.Delete(appendDataKey(nil, w.Part, e.key))
-		if err := r.store.Apply(&b); err != nil {
+		err = r.store.Apply(&b)
+		if err == nil || errors.Is(err, lsm.ErrInDoubt) {
+			p.note(e.key, &old, &Object{}, w.WallMillis)
+		}
+		if err != nil {
 			return err
 		}
-		p.note(e.key, &old, &Object{}, w.WallMillis)
 		w.Result.Entries = append(w.Result.Entries, e)
 	}
 	return nil
