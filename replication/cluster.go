@@ -23,6 +23,9 @@ type ClusterOptions struct {
 	Authority uint64
 	// Policy says for each key what becomes of concurrent writes. Nil keeps siblings.
 	Policy func(key []byte) Policy
+	// Policies is a digest of what Policy says, 0 for nil. Nodes with different ones do not talk to
+	// each other: the one that drops a value has all of them drop it.
+	Policies uint64
 	// Send gives a message to the network and never waits. Message is the network's to read during
 	// the call only. It may be called by any number of goroutines.
 	Send func(to NodeID, class Class, message []byte) bool
@@ -82,6 +85,9 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := claimPlacement(store, o.Placement); err != nil {
+		return nil, err
+	}
 	incarnation := nextIncarnation(last, time.Now().UnixMilli())
 	if err := saveIncarnation(store, incarnation); err != nil {
 		return nil, err
@@ -93,7 +99,7 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	seed := new(maphash.Hash).Sum64()
 	c := &Cluster{
 		node: NewNode(db, o.Node), replica: r, place: o.Placement, options: o,
-		id: ClusterID(o.Authority, o.Placement), born: time.Now(),
+		id: clusterID(o.Authority, o.Placement, o.Policies), born: time.Now(),
 		work: make(chan *Work, workQueue), waiting: make(map[uint64]pendingCall),
 		wake: make(chan struct{}, 1),
 	}
@@ -107,10 +113,15 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	return c, nil
 }
 
-// ClusterID is the identity of a cluster: who signs for its nodes, and what they are.
-func ClusterID(authority uint64, p *Placement) uint64 {
+// clusterID is the identity of a cluster: who signs for its nodes, what they are, and what they
+// make of concurrent writes.
+func clusterID(authority uint64, p *Placement, policies uint64) uint64 {
 	b := binary.LittleEndian.AppendUint64(nil, authority)
-	return KeyHash(binary.LittleEndian.AppendUint64(b, p.Digest()))
+	b = binary.LittleEndian.AppendUint64(b, p.Digest())
+	if policies != 0 {
+		b = binary.LittleEndian.AppendUint64(b, policies)
+	}
+	return KeyHash(b)
 }
 
 const (

@@ -434,6 +434,25 @@ func TestClusterRefusesForeignData(t *testing.T) {
 	if _, err := NewCluster(db, o); !errors.As(err, &wrong) {
 		t.Errorf("the database of n1 for n2: %v", err)
 	}
+	// With one node more other nodes own a part of the keys, and would say that there are none.
+	o = ClusterOptions{Self: "n1", Placement: simPlacement(4, 3, 0)}
+	if _, err := NewCluster(db, o); !errors.As(err, &wrong) {
+		t.Errorf("the database of n1 of three for n1 of four: %v", err)
+	}
+	want := "replication: the data belongs to the cluster of n1 n2 n3, 3 replicas, not to that of " +
+		"n1 n2 n3 n4, 3 replicas"
+	if wrong.Error() != want {
+		t.Errorf("it says %q, want %q", wrong, want)
+	}
+}
+
+// A node that keeps the last of concurrent writes has all others drop the rest, though they keep
+// siblings: those two do not talk.
+func TestClusterIsOfOnePolicy(t *testing.T) {
+	p := simPlacement(3, 3, 0)
+	if clusterID(1, p, 0) == clusterID(1, p, 7) || clusterID(1, p, 7) == clusterID(1, p, 8) {
+		t.Error("two policies make one cluster")
+	}
 }
 
 // What a peer may send that is not for this node is refused, counted and leaves nothing behind.

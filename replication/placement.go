@@ -226,6 +226,22 @@ func (p *Placement) sum() uint64 {
 // and weights, and on who holds what. Addresses are not in it.
 func (p *Placement) Digest() uint64 { return p.digest }
 
+// String names what the owners of the keys depend on: "n1 n2@zone*2 n3, 3 replicas".
+func (p *Placement) String() string {
+	var b strings.Builder
+	for _, m := range p.Members {
+		b.WriteString(string(m.ID))
+		if m.Zone != "" {
+			b.WriteString("@" + m.Zone)
+		}
+		if m.Weight != 1 {
+			fmt.Fprintf(&b, "*%d", m.Weight)
+		}
+		b.WriteByte(' ')
+	}
+	return fmt.Sprintf("%s, %d replicas", strings.TrimSuffix(b.String(), " "), p.N)
+}
+
 // Owners returns the members that hold a partition, in the order in which they are asked. Nothing
 // is allocated.
 func (p *Placement) Owners(part Partition) []NodeID {

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -144,6 +145,7 @@ func (e *IdentityError) Error() string {
 
 var (
 	identityKey    = []byte{metaPrefix, 'i', 'd'}
+	placementKey   = []byte{metaPrefix, 'p'} // the digest, big endian, and the words for it
 	incarnationKey = []byte{metaPrefix, 'n'}
 )
 
@@ -180,6 +182,26 @@ func claimStore(s Store, self NodeID) (last uint32, err error) {
 		return 0, fmt.Errorf("replication: incarnation of %d bytes in the store", len(text))
 	}
 	return binary.BigEndian.Uint32(text), nil
+}
+
+// claimPlacement makes sure that the store was filled by a cluster of this placement. Another one
+// has other owners for a part of the keys, who would answer that there are none. A store of before
+// this was kept takes the placement that it is given. The caller syncs.
+func claimPlacement(s Store, p *Placement) error {
+	digest := binary.BigEndian.AppendUint64(nil, p.Digest())
+	have, err := s.Get(nil, placementKey)
+	switch {
+	case errors.Is(err, lsm.ErrNotFound):
+		var b lsm.Batch
+		b.Put(placementKey, append(digest, p.String()...))
+		return s.Apply(&b)
+	case err != nil:
+		return err
+	case !bytes.HasPrefix(have, digest):
+		return &IdentityError{"the cluster of", string(have[min(8, len(have)):]),
+			"that of " + p.String()}
+	}
+	return nil
 }
 
 // saveIncarnation makes n durable. No dot may be given out before it returned nil.

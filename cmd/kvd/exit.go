@@ -118,6 +118,9 @@ func hint(err error, command string) string {
 	case errors.Is(err, fs.ErrPermission):
 		return "this user may not read and write there: change the owner, or choose another place"
 	}
+	if _, ok := errors.AsType[*replication.IdentityError](err); ok {
+		return "start it as it was before; to change the nodes of a cluster, export and import"
+	}
 	if _, ok := errors.AsType[*replication.UnavailableError](err); ok {
 		return "kvd ring shows which nodes are up; --consistency ONE needs one"
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,8 +41,8 @@ func parseMembers(list string) (members []replication.Member, err error) {
 
 // parseBuckets reads what is to become of concurrent writes: NAME=lww or NAME=siblings, with commas
 // between. A key is in the bucket that its name begins with, up to the first slash; others are in
-// the bucket without a name.
-func parseBuckets(list string) (func(key []byte) replication.Policy, error) {
+// the bucket without a name. The digest is that of all that say the same.
+func parseBuckets(list string) (of func(key []byte) replication.Policy, digest uint64, err error) {
 	policies := map[string]replication.Policy{}
 	for _, item := range strings.Split(list, ",") {
 		if item = strings.TrimSpace(item); item == "" {
@@ -53,8 +55,15 @@ func parseBuckets(list string) (func(key []byte) replication.Policy, error) {
 		case replication.LastWriterWins.String():
 			policies[name] = replication.LastWriterWins
 		default:
-			return nil, usagef("buckets %q: must be NAME=lww or NAME=siblings", item)
+			return nil, 0, usagef("buckets %q: must be NAME=lww or NAME=siblings", item)
 		}
+	}
+	maps.DeleteFunc(policies, func(_ string, p replication.Policy) bool {
+		return p == replication.KeepSiblings // as without it
+	})
+	if len(policies) > 0 {
+		names := slices.Sorted(maps.Keys(policies))
+		digest = replication.KeyHash([]byte(strings.Join(names, "/"))) // no name has one
 	}
 	return func(key []byte) replication.Policy {
 		name, _, ok := strings.Cut(string(key), "/")
@@ -62,7 +71,7 @@ func parseBuckets(list string) (func(key []byte) replication.Policy, error) {
 			name = ""
 		}
 		return policies[name]
-	}, nil
+	}, digest, nil
 }
 
 // placement turns the flags of a node of a cluster into the placement of all.

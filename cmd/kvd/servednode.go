@@ -60,7 +60,7 @@ func (s *serveSettings) checkCluster() error {
 	if err != nil {
 		return err
 	}
-	if _, err := parseBuckets(s.buckets); err != nil {
+	if _, _, err := parseBuckets(s.buckets); err != nil {
 		return err
 	}
 	if s.listen == "" {
@@ -96,7 +96,7 @@ func (s *serveSettings) listenInCluster(db *lsm.DB, log *slog.Logger) (*servedNo
 	if err != nil {
 		return nil, err
 	}
-	policy, err := parseBuckets(s.buckets)
+	policy, policies, err := parseBuckets(s.buckets)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,8 @@ func (s *serveSettings) listenInCluster(db *lsm.DB, log *slog.Logger) (*servedNo
 	var peers atomic.Pointer[netquic.Peers] // what is sent before they are there is lost
 	n.cluster, err = replication.NewCluster(db, replication.ClusterOptions{
 		Self: self.ID, Placement: place, Authority: identity.Authority().ID(), Policy: policy,
-		Logger: log, Node: s.nodeOptions(n),
+		Policies: policies,
+		Logger:   log, Node: s.nodeOptions(n),
 		Send: func(to replication.NodeID, class replication.Class, message []byte) bool {
 			p := peers.Load()
 			return p != nil && p.Send(string(to), netquic.Class(class), message)
