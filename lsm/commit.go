@@ -50,7 +50,8 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 // TryApply is Apply with NoSync for a caller that must not wait for a disk: it returns false, and
 // has changed nothing, while commits are being slowed down, or wait for a flush, a new memtable or
 // the log. It may refuse when other commits are under way, and waits, as all do, for those before
-// it to be in the memtable. With done, err is that of Apply.
+// it to be in the memtable, and always refuses a batch of more than 8 MiB. With done, err is that
+// of Apply.
 //
 // An Apply of an empty batch with Sync makes durable what it did.
 func (db *DB) TryApply(b *Batch) (done bool, err error) {

@@ -357,9 +357,12 @@ func (db *DB) wholeEdit(v *version, e *edit) *edit {
 }
 
 // Compact merges everything between lo and hi, both inclusive and nil meaning open, down to the
-// deepest level that has data. It returns when that is done, ctx ends or a job fails. Writes that
-// come meanwhile are not waited for.
+// deepest level that has data. It returns when that is done, ctx ends or a job fails. The flush
+// that it begins with does not end with ctx. Writes that come meanwhile are not waited for.
 func (db *DB) Compact(ctx context.Context, lo, hi []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := db.Flush(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -203,5 +204,56 @@ func TestFullDiskLeavesNoManifests(t *testing.T) {
 		if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// The end of one passing failure took away the word of a log that had failed meanwhile: the state
+// was healthy over a dead log, and what NoSync had acknowledged was never written.
+func TestLogFailsWhileAnotherFailureEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var armed, tableOnce, logOnce atomic.Bool
+		tableAt, logAt := make(chan struct{}), make(chan struct{})
+		tableGo, logGo := make(chan struct{}), make(chan struct{})
+		mem := vfs.NewMem()
+		fsys := vfs.NewFault(mem, func(o vfs.Op) error {
+			switch {
+			case !armed.Load():
+			case o.Kind == vfs.OpCreate && strings.HasSuffix(o.Name, tableSuffix) &&
+				tableOnce.CompareAndSwap(false, true):
+				close(tableAt)
+				<-tableGo
+				return syscall.EMFILE
+			case o.Kind == vfs.OpWriteAt && strings.Contains(o.Name, ".wal") && o.Off >= 4096 &&
+				logOnce.CompareAndSwap(false, true):
+				close(logAt)
+				<-logGo
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", Options{FS: fsys, ScrubPeriod: -1})
+		if err := db.Put([]byte("a"), []byte("1"), Sync); err != nil {
+			t.Fatal(err)
+		}
+		armed.Store(true)
+		go func() { _ = db.Flush() }()
+		<-tableAt
+		if err := db.Put([]byte("w"), []byte("1"), NoSync); err != nil {
+			t.Fatal(err)
+		}
+		<-logAt // it is written behind
+		close(tableGo)
+		time.Sleep(10 * time.Second) // the log is found in order, and the write waited for
+		close(logGo)
+		time.Sleep(10 * time.Second)
+		if state, err := db.Metrics().State, db.wal.Load().Err(); state != "healthy" || err != nil {
+			t.Errorf("the state is %s, that of the log %v", state, err)
+		}
+		c := mustOpen(t, "data", Options{FS: mem.Crash(nil, vfs.KeepAll), ScrubPeriod: -1})
+		if _, err := c.Get([]byte("w")); err != nil {
+			t.Errorf("what was acknowledged long before the process died: %v", err)
+		}
+		mustClose(t, c)
+		mustClose(t, db)
 	})
 }

@@ -274,6 +274,11 @@ func (db *DB) heal() error {
 	old := db.failure.Load()
 	if old != nil && old.passes && db.failure.CompareAndSwap(old, nil) {
 		db.log.Info("the disk has room again, writes go on")
+		// The log may have failed since replaceLog looked. Whoever met that left the failure that
+		// was there in place, and it is gone now.
+		if err := db.wal.Load().Err(); err != nil {
+			return db.fail("write the log", err)
+		}
 	}
 	return nil
 }

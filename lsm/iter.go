@@ -4,8 +4,8 @@ import "iter"
 
 // IterOptions bound an iterator.
 type IterOptions struct {
-	// Lower is the first key that the iterator may return, Upper the first that it may not. Nil is
-	// open. They are copied.
+	// Lower is the first key that the iterator may return, Upper the first that it may not. Nil or
+	// empty is open. They are copied.
 	Lower, Upper []byte
 }
 
