@@ -286,6 +286,7 @@ func (l *Layout) InspectTable(fsys vfs.FS, t LevelTable, fn func(r *sstable.Read
 	}
 	r, err := sstable.NewReader(f, size, sstable.ID{Num: t.Meta.Num, UID: t.Meta.UID}, nil)
 	if err == nil {
+		defer r.Close()
 		err = fn(r)
 	}
 	return inFile(err, name)

@@ -9,6 +9,7 @@ import (
 
 	"kvd/lsm/vfs"
 	"kvd/sstable"
+	"kvd/sstable/offheap"
 )
 
 // inspected makes a database with a table, a hidden version, a tombstone and a log, and closes it.
@@ -109,4 +110,39 @@ func TestInspectRefusesWhatIsNoDatabase(t *testing.T) {
 	if _, err := InspectLog(fsys, "/empty/x", nil); err == nil {
 		t.Error("a log by the name of x")
 	}
+}
+
+// TestLookingIntoTablesKeepsNoMemory: who opens a table to look into it gives back what its filter
+// and its index were moved to.
+func TestLookingIntoTablesKeepsNoMemory(t *testing.T) {
+	disk := vfs.NewMem()
+	db := mustOpen(t, "data", Options{FS: disk, ScrubPeriod: -1})
+	var b Batch
+	for i := range 100_000 { // a filter of less is not worth a mapping
+		b.Put(fmt.Appendf(nil, "key%06d", i), nil)
+	}
+	if err := db.Apply(&b, NoSync); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, db)
+	db = mustOpen(t, "data", Options{FS: disk, ScrubPeriod: -1})
+	keeps := func(what string, look func() error) {
+		before := offheap.Mapped()
+		if err := look(); err != nil {
+			t.Fatal(err)
+		}
+		if n := offheap.Mapped() - before; n > 0 {
+			t.Errorf("%s keeps %d bytes", what, n)
+		}
+	}
+	keeps("Scrub", func() error { _, err := db.Scrub(t.Context()); return err })
+	mustClose(t, db)
+	keeps("Verify", func() error { _, err := Verify(disk, "data", nil); return err })
+	l, err := InspectLayout(disk, "data")
+	if err != nil || len(l.Tables) == 0 {
+		t.Fatal(l, err)
+	}
+	keeps("InspectTable", func() error {
+		return l.InspectTable(disk, l.Tables[0], func(*sstable.Reader) error { return nil })
+	})
 }

@@ -122,6 +122,7 @@ func (r *scrubRun) readTable(t *table) ([]Damage, error) {
 		var fresh *sstable.Reader
 		if fresh, err = sstable.NewReader(f, f.size, id, nil); err == nil {
 			failed = fresh.Failures(scrubReportMax)
+			_ = fresh.Close() // it only frees memory
 		}
 	}
 	if f.stopped != nil {

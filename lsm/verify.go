@@ -220,6 +220,7 @@ func (c *checker) table(num uint64, m *sstable.Meta) {
 		c.damage(name, err)
 		return
 	}
+	defer r.Close()
 	failed := r.Failures(damagesMax)
 	if len(failed) == 0 && m != nil {
 		it := r.NewIter(compactionInput)

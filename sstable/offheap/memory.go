@@ -1,6 +1,7 @@
 package offheap
 
 import (
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,15 +14,22 @@ type Memory struct {
 	mapped []byte
 }
 
-// Alloc returns so many bytes, rounded up to words, aligned to 64. Less than mapped bytes come from
-// the Go heap, where the race detector sees them.
+// mapped counts the bytes of all Memory that is mapped.
+var mapped atomic.Int64
+
+// Mapped returns how many bytes are mapped in this process: unlike garbage on the heap, what is
+// forgotten here never comes back.
+func Mapped() int64 { return mapped.Load() }
+
+// Alloc returns so many bytes, rounded up to words, aligned to 64. Less than mappedMin bytes come
+// from the Go heap, where the race detector sees them.
 //
 // Pages are taken from the system when they are first touched, huge ones where it has them: with
 // small ones each first touch is a fault of 1-4 us on virtual machines, and most lookups miss the
 // TLB.
-func Alloc(bytes, mapped int64) (Memory, error) {
+func Alloc(bytes, mappedMin int64) (Memory, error) {
 	n := (bytes + 7) / 8
-	if n*8 < mapped {
+	if n*8 < mappedMin {
 		words := make([]uint64, max(n, 64)) // the runtime aligns 512 bytes and more to 64
 		return view(words[:n:n]), nil
 	}
@@ -33,6 +41,7 @@ func Alloc(bytes, mapped int64) (Memory, error) {
 	adviseHuge(mem)
 	m := view(unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), n))
 	m.mapped = mem
+	mapped.Add(int64(len(mem)))
 	return m, nil
 }
 
@@ -54,6 +63,7 @@ func (m *Memory) Release(from, to int64) {
 // Free gives the memory back. Nothing may use it any more.
 func (m *Memory) Free() {
 	if m.mapped != nil {
+		mapped.Add(-int64(len(m.mapped)))
 		_ = unix.Munmap(m.mapped) // fails only for an address that is not mapped
 	}
 	*m = Memory{}
@@ -81,9 +91,9 @@ func Add[T ~uint8 | ~uint32 | ~uint64](p *Pack, s *[]T) {
 	})
 }
 
-// Move moves what was added, if it is at least mapped bytes, and returns what to Free.
-func (p *Pack) Move(mapped int64) Memory {
-	if p.bytes < mapped {
+// Move moves what was added, if it is at least mappedMin bytes, and returns what to Free.
+func (p *Pack) Move(mappedMin int64) Memory {
+	if p.bytes < mappedMin {
 		return Memory{}
 	}
 	m, err := Alloc(p.bytes, 0)
