@@ -153,9 +153,10 @@ func (r *scrubRun) readLog(m *memtable) ([]Damage, error) {
 	db := r.db
 	needed := func(s *readState) bool { return s.mem == m || slices.Contains(s.frozen, m) }
 	f := &scrubFile{r: r, name: logName(db.dir, m.segment), needed: needed}
-	err := f.open(logBytes(m.start, db.logEndOf(m)))
+	end := db.logEndOf(m) // before the size is looked at: the log may grow
+	err := f.open(logBytes(m.start, end))
 	if err == nil {
-		err = f.readRecords(m.segment, db.databaseID, m.start, db.logEndOf(m), nil)
+		err = f.readRecords(m.segment, db.databaseID, m.start, end, nil)
 	}
 	if f.stopped != nil {
 		return nil, f.stopped

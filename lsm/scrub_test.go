@@ -638,3 +638,36 @@ func TestScrubRate(t *testing.T) {
 		t.Errorf("pause without a rate: %v", got)
 	}
 }
+
+// afterSize calls do once after the size of a log segment was read.
+type afterSize struct {
+	vfs.FS
+	armed atomic.Bool
+	do    func()
+}
+
+func (a *afterSize) Size(name string) (int64, error) {
+	n, err := a.FS.Size(name)
+	if strings.HasSuffix(name, logSuffix) && a.armed.Swap(false) {
+		a.do()
+	}
+	return n, err
+}
+
+// TestScrubOfGrowingLog: a log that grows after the scrub has looked at its size is not damaged.
+func TestScrubOfGrowingLog(t *testing.T) {
+	fsys := &afterSize{FS: vfs.NewMem()}
+	db := mustOpen(t, "data", Options{FS: fsys, ScrubPeriod: -1})
+	defer mustClose(t, db)
+	put := func(key string, bytes int) {
+		if err := db.Put([]byte(key), make([]byte, bytes), Async); err != nil {
+			t.Error(err)
+		}
+	}
+	put("a", 1)
+	fsys.do = func() { put("b", 64<<10) }
+	fsys.armed.Store(true)
+	if r, err := db.Scrub(t.Context()); err != nil || r.Found > 0 || fsys.armed.Load() {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
