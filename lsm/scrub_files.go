@@ -253,6 +253,9 @@ func (r *scrubRun) readManifest() ([]Damage, error) {
 		return nil, err
 	}
 	s, ok := db.stateNow()
+	if !ok && db.failure.Load() == nil {
+		return nil, db.renewManifest() // it could not be started; the one before may be damaged
+	}
 	if !ok {
 		return nil, nil
 	}

@@ -68,6 +68,9 @@ func (db *DB) renewManifest() error {
 	db.manifest.abandon()
 	whole := func() *edit { return db.wholeEdit(db.state.Load().version, &edit{}) }
 	if err := db.manifest.append(nil, whole, db.newFileNum); err != nil {
+		if !db.manifest.named { // nothing is lost: the next edit starts a manifest too
+			return fmt.Errorf("lsm: start a manifest: %w", err)
+		}
 		return db.fail("write the manifest", err)
 	}
 	return nil

@@ -335,6 +335,38 @@ func TestScrubWithoutHandles(t *testing.T) {
 	})
 }
 
+// TestScrubWithoutManifest: a manifest that cannot be started for once loses nothing. Writes go on,
+// and the next scrub heals what this one could not.
+func TestScrubWithoutManifest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var none atomic.Bool
+		s := newScrubbed(t, func(m *vfs.Mem) vfs.FS {
+			return vfs.NewFault(m, func(o vfs.Op) error {
+				if o.Kind == vfs.OpCreate && strings.Contains(o.Name, manifestPrefix) && none.Load() {
+					return syscall.EMFILE
+				}
+				return nil
+			})
+		})
+		s.metrics() // no compaction starts the manifest instead
+		s.flip(s.file(fileOther), 7)
+		none.Store(true)
+		if r, err := s.db.Scrub(t.Context()); err != nil || r.Found != 1 || r.Healed != 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		s.put("after", "the failure")
+		if _, err := s.db.Scrub(t.Context()); !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("the damage is still there, Scrub: %v", err)
+		}
+		none.Store(false)
+		if r, err := s.db.Scrub(t.Context()); err != nil {
+			t.Errorf("%+v, %v", r, err)
+		}
+		s.survives("healed later")
+		mustClose(t, s.db)
+	})
+}
+
 // TestScrubPace reads at an even rate: in no hour much more than its share, and everything in a
 // period.
 func TestScrubPace(t *testing.T) {
