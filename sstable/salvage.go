@@ -28,6 +28,7 @@ type Lost struct {
 // Not safe for concurrent use. Memory: the index, a window of the file, a block.
 type Salvager struct {
 	window
+	far  window  // for a glance beyond the other one, which it leaves where it is
 	r    *Reader // decodes blocks; its index holds one at a time
 	lost func(Lost)
 
@@ -67,7 +68,9 @@ type Salvager struct {
 func NewSalvager(f io.ReaderAt, size int64, id ID, known *Meta, lost func(Lost)) (
 	*Salvager, error,
 ) {
-	s := &Salvager{window: window{f: f, size: size, num: id.Num}, lost: lost}
+	s := &Salvager{lost: lost,
+		window: window{f: f, size: size, num: id.Num, step: windowBytes},
+		far:    window{f: f, size: size, num: id.Num, step: farBytes}}
 	s.r = &Reader{f: f, id: id, cache: NewCache(0)}
 	if known != nil {
 		s.learn(*known)
@@ -374,16 +377,25 @@ type window struct {
 	f    io.ReaderAt
 	size int64
 	num  uint64
+	step int // read at least so much
 	off  int64
 	buf  []byte
 }
 
-const windowBytes = 256 << 10
+const (
+	windowBytes = 256 << 10
+	farBytes    = 64
+)
+
+// holds reports whether the window has n bytes at off.
+func (w *window) holds(off int64, n int) bool {
+	return off >= w.off && off+int64(n) <= w.off+int64(len(w.buf))
+}
 
 // view returns n bytes at off, which must be in the file. They are valid until the next call.
 func (w *window) view(off int64, n int) ([]byte, error) {
-	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		size := int(min(int64(max(n, windowBytes)), w.size-off))
+	if !w.holds(off, n) {
+		size := int(min(int64(max(n, w.step)), w.size-off))
 		w.buf, w.off = resize(w.buf, size), off
 		if err := readFull(w.f, w.buf, w.num, off); err != nil {
 			w.buf = w.buf[:0]

@@ -82,6 +82,18 @@ func (s *Salvager) tryBlock(off, end int64) (n int64, ok bool) {
 	return 0, false
 }
 
+// glance is view for what decides whether there is a block before here: the window, to which the
+// next offset goes back, does not move for it.
+func (s *Salvager) glance(off int64, n int) ([]byte, error) {
+	if s.holds(off, n) {
+		return s.view(off, n)
+	}
+	if !s.far.holds(off, n) {
+		s.resynced += farBytes
+	}
+	return s.far.view(off, n)
+}
+
 // rawLength returns the stored length of the raw block at off, 0 if there can be none.
 func (s *Salvager) rawLength(off, end int64) int64 {
 	if end-off < blockHeaderBytes+trailerBytes {
@@ -96,7 +108,7 @@ func (s *Salvager) rawLength(off, end int64) int64 {
 	if last == 0 || last+int64(width) > end-off {
 		return 0
 	}
-	if p, err = s.view(off+last, width); err != nil {
+	if p, err = s.glance(off+last, width); err != nil {
 		s.err = err
 		return 0
 	}
@@ -151,7 +163,7 @@ func (s *Salvager) snappyLength(off, end int64) int64 {
 			return 0
 		}
 		s.resynced++
-		p, err := s.view(off+at, int(min(5, limit-at)))
+		p, err := s.glance(off+at, int(min(5, limit-at)))
 		if err != nil {
 			s.err = err
 			return 0
