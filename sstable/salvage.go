@@ -32,11 +32,10 @@ type Salvager struct {
 	r    *Reader // decodes blocks; its index holds one at a time
 	lost func(Lost)
 
-	offsets  []int64  // of the blocks and of the end of the last one; nil without an index
-	ends     [][]byte // the separators: no key of block i is after ends[i]
-	dataEnd  int64    // the blocks end here or up to 63 bytes before; 0 if nobody knows
-	entries  uint64   // how many the table had; 0 if nobody knows
-	from, to []byte   // its bounds; nil if nobody knows
+	index    *index // nil if it is damaged
+	dataEnd  int64  // the blocks end here or up to 63 bytes before; 0 if nobody knows
+	entries  uint64 // how many the table had; 0 if nobody knows
+	from, to []byte // its bounds; nil if nobody knows
 	meta     Meta
 	known    bool // meta says more than Num and UID
 	harmless []CorruptError
@@ -184,8 +183,8 @@ func (s *Salvager) readSections(foot footer, end int64) error {
 	}
 	if p != nil {
 		if x, reason := decodeIndex(p); reason == "" {
-			s.setIndex(&x)
-			s.sound = true
+			s.index, s.sound = &x, true
+			s.dataEnd = int64(x.offsets[x.blocks()])
 		} else {
 			s.note(int64(foot.index.offset), reason)
 		}
@@ -214,16 +213,6 @@ func (s *Salvager) readSection(sec section, name string) ([]byte, error) {
 		return nil, nil
 	}
 	return p, nil
-}
-
-func (s *Salvager) setIndex(x *index) {
-	n := x.blocks()
-	s.offsets, s.ends = make([]int64, n+1), make([][]byte, n)
-	for i := range n {
-		s.offsets[i+1] = int64(x.offsets[i+1])
-		s.ends[i] = append(bytes.Clone(x.prefix), x.suffix(i)...)
-	}
-	s.dataEnd = s.offsets[n]
 }
 
 // Next moves to the next entry that can be read. It returns false at the end of what there is, or
@@ -264,7 +253,7 @@ func (s *Salvager) nextBlock() bool {
 		return false
 	}
 	var ok bool
-	if s.offsets != nil {
+	if s.index != nil {
 		ok = s.nextIndexed()
 	} else {
 		ok = s.nextWalked()
@@ -287,8 +276,9 @@ func (s *Salvager) nextBlock() bool {
 
 // nextIndexed reads the next block of the index that verifies.
 func (s *Salvager) nextIndexed() bool {
-	for ; s.next < len(s.ends); s.next++ {
-		off, n := s.offsets[s.next], s.offsets[s.next+1]-s.offsets[s.next]
+	x := s.index
+	for ; s.next < x.blocks(); s.next++ {
+		off, n := int64(x.offsets[s.next]), int64(x.offsets[s.next+1]-x.offsets[s.next])
 		if off+n > s.size {
 			s.startGap(off, n, "the file ends before it")
 		} else if reason := s.open(off, n); reason != "" {
@@ -300,7 +290,8 @@ func (s *Salvager) nextIndexed() bool {
 		if s.err != nil {
 			return false
 		}
-		s.gap.To = s.ends[s.next]
+		// No key of the block is after its separator.
+		s.gap.To = append(bytes.Clone(x.prefix), x.suffix(s.next)...)
 	}
 	return false
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 )
 
@@ -234,5 +235,25 @@ func TestSalvageReadsWithinBounds(t *testing.T) {
 	}
 	if s.Err() != nil || s.Found() != 2 {
 		t.Errorf("found %d entries, %v", s.Found(), s.Err())
+	}
+}
+
+// TestSalvagerMemory: an index whose separators have a long prefix in common is kept as it is.
+func TestSalvagerMemory(t *testing.T) {
+	prefix := bytes.Repeat([]byte("k"), MaxKeyBytes-4)
+	var es []entry
+	for i := range uint32(500) {
+		user := binary.BigEndian.AppendUint32(bytes.Clone(prefix), i)
+		es = append(es, entry{MakeKey(user, 1, KindPut), nil})
+	}
+	m := build(t, WriterOptions{BlockBytes: 1, Compress: true}, es)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := NewSalvager(m, int64(len(m.data)), m.id(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 4*uint64(len(m.data)) {
+		t.Errorf("a table of %d KB, and the Salvager of it took %d KB", len(m.data)>>10, n>>10)
 	}
 }
