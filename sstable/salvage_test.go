@@ -257,3 +257,19 @@ func TestSalvagerMemory(t *testing.T) {
 		t.Errorf("a table of %d KB, and the Salvager of it took %d KB", len(m.data)>>10, n>>10)
 	}
 }
+
+// TestSalvageOfSmallestBlocks: without the index the last block is found however short it is.
+func TestSalvageOfSmallestBlocks(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		for n := range 200 {
+			es := []entry{{MakeKey(make([]byte, n%5), 0, KindPut), make([]byte, n/5)}}
+			m := build(t, WriterOptions{Compress: compress}, es)
+			foot, _ := readFooter(m, int64(len(m.data)), 7)
+			out := salvageAll(zeroed(m.data, foot.index.offset, foot.index.length), m.id(), nil)
+			if out.check(t, "smallest", es); len(out.es) != 1 || len(out.lost) != 0 {
+				t.Errorf("compressed %v: a block of %d bytes is lost", compress,
+					open(t, m, nil).index.offsets[1])
+			}
+		}
+	}
+}

@@ -147,12 +147,13 @@ func (s *Salvager) snappyLength(off, end int64) int64 {
 		return 0
 	}
 	size, used := uvarint(p)
-	if used == 0 || size < blockHeaderBytes || size > MaxBlockBytes || len(p) < headMax ||
+	if used == 0 || size < blockHeaderBytes || size > MaxBlockBytes || used == len(p) ||
 		p[used]&3 != 0 {
 		return 0 // a stream starts with bytes to copy literally
 	}
 	if literal, lead := snappyLiteral(p[used:]); literal >= 8 {
-		if q := p[used+lead:]; q[3] != 0 || q[6] > offsetsWide || q[7] != 0 {
+		q := p[used+lead:]
+		if len(q) < 8 || q[3] != 0 || q[6] > offsetsWide || q[7] != 0 {
 			return 0 // not how a payload starts
 		}
 	}
