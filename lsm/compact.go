@@ -143,7 +143,8 @@ func (db *DB) endJob(m *merge, err error) {
 }
 
 // damagedInputs returns the numbers of the inputs that made a job fail by being damaged: the one
-// that the error names, or all if it names none of them.
+// that the error names, or all if they do not hold as many entries as they should. An output that
+// does not read back says nothing of them.
 func damagedInputs(job *compaction.Job, err error) (nums []uint64) {
 	corrupt, isCorrupt := errors.AsType[*CorruptError](err)
 	if _, isCount := errors.AsType[*compaction.CountError](err); !isCorrupt && !isCount {
@@ -156,6 +157,9 @@ func damagedInputs(job *compaction.Job, err error) (nums []uint64) {
 			}
 			nums = append(nums, m.Num)
 		}
+	}
+	if isCorrupt {
+		return nil
 	}
 	return nums
 }

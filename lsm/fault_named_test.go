@@ -175,6 +175,35 @@ func TestFailedCompactionLeavesNoTables(t *testing.T) {
 	})
 }
 
+// A compaction whose output did not read back put its sound inputs under suspicion, all of them.
+
+func TestDamagedOutputOfCompactionIsNoWordOnInputs(t *testing.T) {
+	var fsys *failingFS
+	fsys = newFailingFS(func(o vfs.Op) error {
+		if o.Kind != vfs.OpOpen || !strings.HasSuffix(o.Name, tableSuffix) {
+			return nil
+		}
+		fsys.armed.Store(false)
+		size, err := fsys.mem.Size(o.Name)
+		return errors.Join(err, fsys.mem.FlipByte(o.Name, size-20, 1))
+	})
+	db := mustOpen(t, "data", roomyOptions(fsys))
+	defer mustClose(t, db)
+	for range 2 {
+		if err := errors.Join(db.Put([]byte("k"), []byte("v"), NoSync), db.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fsys.armed.Store(true)
+	_, isCorrupt := errors.AsType[*CorruptError](db.Compact(t.Context(), nil, nil))
+	if m := db.Metrics(); !isCorrupt || m.Damaged != 0 {
+		t.Errorf("the compaction found damage: %v; tables that count as damaged: %v", isCorrupt, m.DamagedFiles)
+	}
+	if err := errors.Join(db.Compact(t.Context(), nil, nil), db.Check()); err != nil {
+		t.Errorf("the next compaction: %v", err)
+	}
+}
+
 // Every attempt to start a log on a full disk left a temporary file.
 
 // A manifest that could not be written was left behind, again at every attempt.
