@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -81,18 +82,24 @@ func (system) Size(name string) (int64, error) {
 
 // Lock uses flock, which belongs to the open file and not to the process: a second Lock within the
 // process is refused like one from outside, and the kernel releases it however the process ends.
+// It takes no right to write: who may only read the file must see too that it is locked.
 func (system) Lock(name string) (io.Closer, error) {
-	f, err := openFile(name, os.O_RDWR|os.O_CREATE)
-	if err != nil {
-		return nil, err
+	f, denied := openFile(name, os.O_RDWR|os.O_CREATE)
+	if errors.Is(denied, fs.ErrPermission) || errors.Is(denied, syscall.EROFS) {
+		f, _ = openFile(name, os.O_RDONLY)
 	}
-	err = f.flock(unix.LOCK_EX | unix.LOCK_NB)
+	if f == nil {
+		return nil, denied
+	}
+	err := f.flock(unix.LOCK_EX | unix.LOCK_NB)
 	if err == nil {
 		return lock{f}, nil
 	}
 	_ = f.file.Close()
 	if err == unix.EWOULDBLOCK {
 		err = ErrLocked
+	} else if denied != nil { // NFS locks only what it may write
+		return nil, denied
 	}
 	return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"syscall"
@@ -19,8 +20,14 @@ import (
 // lockVariable makes the test binary take the lock it names, say so, and hold it until killed.
 const lockVariable = "VFS_TEST_LOCK"
 
+// otherUserVariable makes it do so as a user who may do little, if it runs as root.
+const otherUserVariable = "VFS_TEST_OTHER_USER"
+
 func TestMain(m *testing.M) {
 	if name := os.Getenv(lockVariable); name != "" {
+		if os.Getenv(otherUserVariable) != "" {
+			_ = syscall.Setuid(65534) // who is not root is such a user
+		}
 		if _, err := OS.Lock(name); err != nil {
 			fmt.Println("refused:", errors.Is(err, ErrLocked))
 			os.Exit(0)
@@ -33,12 +40,12 @@ func TestMain(m *testing.M) {
 }
 
 // lockElsewhere tries to take a lock in another process and returns what that says.
-func lockElsewhere(t *testing.T, name string) (string, *exec.Cmd) {
+func lockElsewhere(t *testing.T, name string, env ...string) (string, *exec.Cmd) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	child := exec.Command(self)
-	child.Env = append(os.Environ(), lockVariable+"="+name)
+	child.Env = append(append(os.Environ(), lockVariable+"="+name), env...)
 	stdin, err := child.StdinPipe()
 	must(t, err)
 	stdout, err := child.StdoutPipe()
@@ -75,6 +82,26 @@ func TestLockAcrossProcesses(t *testing.T) {
 	must(t, l.Close())
 	if line, _ := lockElsewhere(t, name); line != "locked\n" {
 		t.Fatalf("the other process says %q", line)
+	}
+}
+
+// TestLockWithoutWriting: who may only read the file is refused while it is locked, and can lock it.
+func TestLockWithoutWriting(t *testing.T) {
+	dir := t.TempDir()
+	must(t, errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755)))
+	name := dir + "/LOCK"
+	l, err := OS.Lock(name)
+	must(t, err)
+	must(t, os.Chmod(name, 0o444))
+	if line, _ := lockElsewhere(t, name, otherUserVariable+"=1"); line != "refused: true\n" {
+		t.Errorf("while it is locked the other user says %q", line)
+	}
+	must(t, l.Close())
+	if line, _ := lockElsewhere(t, name, otherUserVariable+"=1"); line != "locked\n" {
+		t.Errorf("the other user says %q", line)
+	}
+	if _, err := OS.Lock(name); !errors.Is(err, ErrLocked) {
+		t.Errorf("Lock while the other user has it: %v, want ErrLocked", err)
 	}
 }
 

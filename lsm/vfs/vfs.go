@@ -51,7 +51,7 @@ type FS interface {
 
 	// Lock takes the lock named name, creating the file if need be, and fails with ErrLocked if
 	// any process, this one included, holds it. Closing releases it and leaves the file; so does
-	// the end of the process.
+	// the end of the process. To lock a file that exists the right to read it may be enough.
 	Lock(name string) (io.Closer, error)
 }
 
