@@ -503,6 +503,36 @@ func TestReadOnly(t *testing.T) {
 	mustClose(t, db)
 }
 
+// TestReadersMakeNoLock: who only reads makes no file, the lock of a copy without one included.
+func TestReadersMakeNoLock(t *testing.T) {
+	mem := vfs.NewMem()
+	o := tinyOptions(mem)
+	db := mustOpen(t, "copy", o)
+	if err := db.Put([]byte("k"), []byte("v"), Sync); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, db)
+	if err := errors.Join(mem.Remove("copy/"+lockName), mem.MkdirAll("empty")); err != nil {
+		t.Fatal(err)
+	}
+	o.ReadOnly = true
+	for dir, want := range map[string]error{"copy": nil, "empty": fs.ErrNotExist, "none": fs.ErrNotExist} {
+		db, err := Open(dir, o)
+		if !errors.Is(err, want) {
+			t.Errorf("Open of %s: %v", dir, err)
+		}
+		if err == nil {
+			mustClose(t, db)
+		}
+		if _, err := Verify(mem, dir, nil); !errors.Is(err, want) {
+			t.Errorf("Verify of %s: %v", dir, err)
+		}
+		if names, _ := mem.List(dir); slices.Contains(names, lockName) {
+			t.Errorf("%s has %v", dir, names)
+		}
+	}
+}
+
 // TestPublishOrder has many commits take their numbers in order and finish in any: what is visible
 // is a prefix, and a commit returns once it is in it.
 func TestPublishOrder(t *testing.T) {

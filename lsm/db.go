@@ -197,7 +197,7 @@ func (db *DB) Close() error {
 	db.sealLog(sealed)
 	errs = append(errs, db.segments.close())
 	errs = append(errs, db.closeFiles()...)
-	if db.lock != nil { // there is none on a medium that cannot be written
+	if db.lock != nil { // who only reads may have none
 		errs = append(errs, db.lock.Close())
 	}
 	return errors.Join(errs...)

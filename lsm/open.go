@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"syscall"
@@ -78,18 +79,30 @@ func (db *DB) acquireDir() error {
 	default:
 		return fmt.Errorf("lsm: look into %s: %w", db.dir, err)
 	}
-	lock, err := fsys.Lock(filepath.Join(db.dir, lockName))
-	if err != nil && !(db.opts.ReadOnly && unwritable(err)) {
-		return fmt.Errorf("lsm: lock %s: %w", db.dir, err)
+	if db.opts.ReadOnly {
+		db.lock, err = lockToRead(fsys, db.dir)
+	} else if db.lock, err = fsys.Lock(filepath.Join(db.dir, lockName)); err != nil {
+		err = fmt.Errorf("lock %s: %w", db.dir, err)
 	}
-	db.lock = lock
+	if err != nil {
+		return fmt.Errorf("lsm: %w", err)
+	}
 	return nil
 }
 
-// unwritable reports whether a lock cannot be taken because nobody may write there: then nobody
-// else does either.
-func unwritable(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+// lockToRead takes the lock of a database that is only read, if there is one: taking a missing one
+// would make the file, and who has the database open has made it. One that cannot be taken without
+// a right to write keeps nobody from reading.
+func lockToRead(fsys vfs.FS, dir string) (io.Closer, error) {
+	name := filepath.Join(dir, lockName)
+	if _, err := fsys.Size(name); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	lock, err := fsys.Lock(name)
+	if err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return lock, nil
+	}
+	return nil, fmt.Errorf("lock %s: %w", dir, err)
 }
 
 // makeDir makes a directory and the parents it lacks, durably. When it fails it takes back what it

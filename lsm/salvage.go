@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -122,7 +121,7 @@ func (s *salvage) run(to string, o Options) error {
 	if err != nil {
 		return err
 	}
-	lock, err := s.lock()
+	lock, err := lockToRead(s.fs, s.dir)
 	if err != nil {
 		return err
 	}
@@ -173,20 +172,6 @@ func (s *salvage) checkTarget(to string) (exists bool, err error) {
 		return exists, err
 	}
 	return exists, nil
-}
-
-// lock takes the lock of the source, if there is one: taking a missing one would make the file, and
-// who has the database open has made it.
-func (s *salvage) lock() (io.Closer, error) {
-	name := filepath.Join(s.dir, lockName)
-	if _, err := s.fs.Size(name); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	lock, err := s.fs.Lock(name)
-	if err != nil && !unwritable(err) {
-		return nil, fmt.Errorf("lock %s: %w", s.dir, err)
-	}
-	return lock, nil
 }
 
 // write makes the new database: the tables first, then the log on top of them, because what is in

@@ -43,9 +43,9 @@ const damagesMax = 16
 // read.
 func Verify(fsys vfs.FS, dir string, seen func(name string)) (Verification, error) {
 	c := &checker{fs: fsys, dir: dir, seen: seen}
-	lock, err := fsys.Lock(filepath.Join(dir, lockName))
-	if err != nil && !unwritable(err) {
-		return c.v, fmt.Errorf("lsm: lock %s: %w", dir, err)
+	lock, err := lockToRead(fsys, dir)
+	if err != nil {
+		return c.v, fmt.Errorf("lsm: %w", err)
 	}
 	if lock != nil {
 		defer lock.Close()
