@@ -276,28 +276,33 @@ func TestCompactDeadlineHoldsNobodyUp(t *testing.T) {
 	mustClose(t, db)
 }
 
-// A checkpoint that failed left its links behind, and the next try found the directory not empty.
+// A checkpoint that failed left its links behind, or CURRENT in the making, and the next try found
+// the directory not empty.
 func TestCheckpointAgainAfterFailure(t *testing.T) {
-	var full atomic.Bool
-	fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
-		if full.Load() && o.Kind == vfs.OpCreate && strings.Contains(o.Name, manifestPrefix) {
-			return syscall.ENOSPC
+	for kind, name := range map[vfs.OpKind]string{
+		vfs.OpCreate: "copy/" + manifestPrefix, vfs.OpSync: "copy/" + currentName, vfs.OpWriteAt: "copy/" + currentName,
+	} {
+		var full atomic.Bool
+		fsys := vfs.NewFault(vfs.NewMem(), func(o vfs.Op) error {
+			if full.Load() && o.Kind == kind && strings.HasPrefix(o.Name, name) {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		db := mustOpen(t, "data", roomyOptions(fsys))
+		if err := errors.Join(db.Put([]byte("k"), []byte("v"), Sync), db.Flush()); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	db := mustOpen(t, "data", roomyOptions(fsys))
-	if err := errors.Join(db.Put([]byte("k"), []byte("v"), Sync), db.Flush()); err != nil {
-		t.Fatal(err)
+		full.Store(true)
+		if err := db.Checkpoint("copy"); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		full.Store(false)
+		if err := db.Checkpoint("copy"); err != nil {
+			t.Errorf("after %v of %s: %v", kind, name, err)
+		}
+		mustClose(t, db)
 	}
-	full.Store(true)
-	if err := db.Checkpoint("copy"); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	full.Store(false)
-	if err := db.Checkpoint("copy"); err != nil {
-		t.Error(err)
-	}
-	mustClose(t, db)
 }
 
 // An Open that found no room did not say so as ErrDiskFull, and left the tables that it had made

@@ -110,6 +110,7 @@ func writeCurrent(names *directory, manifest uint64) (tried bool, err error) {
 		err = closeErr
 	}
 	if err != nil {
+		_ = fs.Remove(temp) // a checkpoint that is tried again must find its directory empty
 		return false, err
 	}
 	err = fs.Rename(temp, filepath.Join(dir, currentName))
