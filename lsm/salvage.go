@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 
 	"kvd/lsm/vfs"
 	"kvd/sstable"
@@ -150,9 +149,26 @@ func (s *salvage) run(to string, o Options) error {
 	return s.fs.SyncDir(filepath.Dir(to))
 }
 
+// within reports whether name is dir or lies in it.
+func within(dir, name string) (bool, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false, err
+	}
+	if name, err = filepath.Abs(name); err != nil {
+		return false, err
+	}
+	rel, err := filepath.Rel(dir, name)
+	return err == nil && filepath.IsLocal(rel), nil // without a way there it is elsewhere
+}
+
 // checkTarget demands that nothing is in the way of the new database.
 func (s *salvage) checkTarget(to string) (exists bool, err error) {
-	if to == s.dir || strings.HasPrefix(to, s.dir+string(filepath.Separator)) {
+	inside, err := within(s.dir, to)
+	if err != nil {
+		return false, err
+	}
+	if inside {
 		return false, fmt.Errorf("%w: the new directory lies in the damaged one", fs.ErrInvalid)
 	}
 	names, err := s.fs.List(to)

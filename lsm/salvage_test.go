@@ -681,6 +681,8 @@ func TestSalvageRefuses(t *testing.T) {
 		{salvageDir, "b", fs.ErrExist},
 		{salvageDir, salvageDir + "/new", fs.ErrInvalid},
 		{salvageDir, salvageDir, fs.ErrInvalid},
+		{".", "new", fs.ErrInvalid},
+		{"/", "/new", fs.ErrInvalid},
 		{"none", "new", fs.ErrNotExist},
 		{"missing", "new", fs.ErrNotExist},
 		{"other", "new", ErrFormat},
