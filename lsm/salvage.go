@@ -141,6 +141,9 @@ func (s *salvage) run(to string, o Options) error {
 	}
 	if err == nil {
 		err = s.fs.Rename(partial, to)
+		if err != nil && exists {
+			_ = s.fs.MkdirAll(to) // as it was
+		}
 	}
 	if err != nil {
 		s.removePartial(partial)

@@ -712,3 +712,23 @@ func TestSalvageRefuses(t *testing.T) {
 		t.Errorf("into an empty directory: %v", err)
 	}
 }
+
+// TestSalvageLeavesItsTarget: the empty directory that was to become the database is there when all
+// but the last step went well.
+func TestSalvageLeavesItsTarget(t *testing.T) {
+	m := newSalvageImage(t, 1)
+	disk := m.disk(t, m.files)
+	fsys := vfs.NewFault(disk, func(o vfs.Op) error {
+		if o.Kind == vfs.OpRename && o.NewName == "to" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := disk.MkdirAll("to"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Salvage(t.Context(), fsys, salvageDir, "to", SalvageOptions{})
+	if names, listErr := disk.List("to"); !errors.Is(err, syscall.EIO) || listErr != nil || len(names) > 0 {
+		t.Errorf("Salvage: %v; it left %v, %v", err, names, listErr)
+	}
+}
