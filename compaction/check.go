@@ -7,8 +7,10 @@ import (
 	"kvd/sstable"
 )
 
-// Check verifies everything a Levels promises that can be seen without opening a table: order and
-// disjointness, sane bounds and counts, file numbers used once. O(n), and quadratic in level 0.
+// Check verifies what a Levels promises of each level, as far as it can be seen without opening a
+// table: order and disjointness, sane bounds and counts; and that file numbers are used once. That
+// levels are newer than those below is not looked at: bounds do not tell which keys two tables
+// share. O(n), and quadratic in level 0.
 func (l *Levels) Check() error {
 	seen := make(map[uint64]int)
 	for i := range l {

@@ -11,7 +11,8 @@ import (
 
 // Check verifies the invariants of the tree against the files and returns what is violated:
 //
-//   - levels are in order, disjoint, and no table is newer than one above it that shares its keys;
+//   - tables of level 0 that share keys come newest first, those of each level below are sorted and
+//     disjoint, and none stands twice; levels are not compared with one another;
 //   - every table holds what the manifest says of it, in order, with bounds, counts and sequence
 //     numbers exact and every key in the filter;
 //   - the files of the directory are those in use, read by an iterator, being written, kept for

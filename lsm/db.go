@@ -153,8 +153,9 @@ func sortedUint(nums []uint64) []uint64 {
 }
 
 // Close stops the background work, syncs the log and releases the directory. Everything written
-// is there at the next Open, NoSync writes too. Iterators and snapshots should be closed before;
-// an error names those that are not, and they fail from now on. A second Close returns ErrClosed.
+// is there at the next Open, NoSync writes too. Iterators and snapshots should be closed before; an
+// error says how many are not. From now on snapshots fail, and iterators may, for want of what is
+// not in memory. A second Close returns ErrClosed.
 func (db *DB) Close() error {
 	db.commit.Lock()
 	db.mu.Lock()

@@ -36,7 +36,7 @@ const damagesMax = 16
 
 // Verify reads everything in dir that a database consists of and checks it: CURRENT and the
 // manifest, every block of every table against checksums, order, filter and what the manifest says
-// of it, the levels against one another, every frame and batch of the log that is needed. It goes
+// of it, each level for overlaps, every frame and batch of the log that is needed. It goes
 // on after damage, so Damages is all of it; when the manifest cannot be read, every file is
 // checked by itself. The error is for what keeps it from looking at all, such as ErrLocked, or that
 // there is no database. seen, which may be nil, is called for each table and segment before it is

@@ -2,11 +2,12 @@
 // and finds them again by key, by position, forwards and backwards.
 //
 // It promises that a lookup of a key that is not there costs one cache line, that one which is
-// costs at most one read, and that nothing of a damaged table is ever taken for data: every part is
-// checksummed with a seed made of the table's identity and its own place in the file, so a block
-// that is stale, misplaced or of another table fails as surely as a flipped bit. Whatever the bytes
-// of a file are, the answer is right or a *CorruptError, and memory stays within the caps of the
-// format and the size of the file.
+// costs at most one read, unless its versions lie in several blocks and an old one is asked for,
+// and that nothing of a damaged table is ever taken for data: every part is checksummed with a seed
+// made of the table's identity and its own place in the file, so a block that is stale, misplaced
+// or of another table fails as surely as a flipped bit. Whatever the bytes of a file are, the
+// answer is right or a *CorruptError, and memory stays within the caps of the format and the size
+// of the file.
 //
 // # How it works
 //
