@@ -110,20 +110,22 @@ func memberOf(leaf *x509.Certificate) (Role, string, bool) {
 	return role, name, true
 }
 
-// verifyNode checks that the other end is a node of the cluster; of these names, unless names is
-// nil.
-func (a *Authority) verifyNode(cs tls.ConnectionState, names []string, fault CertFault) error {
+// verifyNode checks that the other end is a node of the cluster, and returns its name.
+func (a *Authority) verifyNode(cs tls.ConnectionState) (string, error) {
 	role, name, err := a.verify(cs)
-	if err != nil {
-		return err
+	if err == nil && role != RoleNode {
+		err = &CertError{CertWrongRole, fmt.Sprintf("%s %s", role, name)}
 	}
-	if role != RoleNode {
-		return &CertError{CertWrongRole, fmt.Sprintf("%s %s", role, name)}
+	return name, err
+}
+
+// verifyNodeOf checks that the other end is one of these nodes of the cluster.
+func (a *Authority) verifyNodeOf(cs tls.ConnectionState, names []string, fault CertFault) error {
+	name, err := a.verifyNode(cs)
+	if err == nil && !slices.Contains(names, name) {
+		err = &CertError{fault, name}
 	}
-	if names != nil && !slices.Contains(names, name) {
-		return &CertError{fault, name}
-	}
-	return nil
+	return err
 }
 
 // ClusterIdentity is what a node of a cluster is known by: a key and a certificate with its name,

@@ -144,6 +144,51 @@ func TestNoPeersWithoutStart(t *testing.T) {
 	waitFor(t, s, func(m Metrics) bool { return m.WrongProtocol == 1 && m.Connections == 0 })
 }
 
+// TestNodeWithoutPeers is not ended by another node of its authority, which it does not know.
+func TestNodeWithoutPeers(t *testing.T) {
+	dir := authority(t)
+	n := startNode(t, "127.0.0.1:0", Options{Cluster: clusterIdentity(t, dir, "n0")},
+		PeerOptions{}, &inbox{})
+	qc, err := rawPeer(t, n.s, PeerProtocol, member(t, dir, "n1", RoleNode, neverEnds))
+	if err == nil {
+		<-qc.Context().Done()
+		err = context.Cause(qc.Context())
+	}
+	if err := closeCause(err); !errors.Is(err, ErrCertRefused) {
+		t.Errorf("refused by %v", err)
+	}
+	waitFor(t, n.s, func(m Metrics) bool {
+		return m.CertsRefused[CertUnknownName.String()] == 1 && m.Connections == 0
+	})
+}
+
+// TestStrangerPastTheHandshake is closed, should the handshake ever let one in.
+func TestStrangerPastTheHandshake(t *testing.T) {
+	dir := authority(t)
+	s, err := Listen("127.0.0.1:0", Options{Cluster: clusterIdentity(t, dir, "n0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	po := PeerOptions{Peers: map[string]string{"n1": "127.0.0.1:1"}}
+	p, err := s.StartPeers(po, &inbox{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(p.peers, "n1")
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(t.Context(), echo{true}) }()
+	qc, err := rawPeer(t, s, PeerProtocol, member(t, dir, "n1", RoleNode, neverEnds))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := closedWith(t, qc); got != ReasonMalformed {
+		t.Errorf("closed for %v", got)
+	}
+	if err := errors.Join(s.Shutdown(t.Context()), <-served); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDialledNodeIsAnother connects to servers that are not the node meant.
 func TestDialledNodeIsAnother(t *testing.T) {
 	dir, elsewhere := authority(t), authority(t)

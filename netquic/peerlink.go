@@ -146,7 +146,7 @@ func (pr *peer) tlsConfig() *tls.Config {
 	conf.ServerName = "kvd"
 	conf.InsecureSkipVerify = true // no host names: the next lines decide
 	conf.VerifyConnection = pr.p.s.counted(func(cs tls.ConnectionState) error {
-		return pr.p.s.o.Cluster.authority.verifyNode(cs, []string{pr.name}, CertWrongName)
+		return pr.p.s.o.Cluster.authority.verifyNodeOf(cs, []string{pr.name}, CertWrongName)
 	})
 	return conf
 }

@@ -147,6 +147,11 @@ func (p *Peers) Send(to string, class Class, msg []byte) bool {
 func (p *Peers) accept(qc *quic.Conn) {
 	_, name, _ := memberOf(qc.ConnectionState().TLS.PeerCertificates[0])
 	c := &peerConn{p: p, qc: qc, name: name}
+	pr := p.peers[name]
+	if pr == nil { // the handshake lets nobody else in, but a node must not depend on that
+		c.close(ReasonMalformed, "not a peer")
+		return
+	}
 	p.s.mu.Lock()
 	if p.ctx.Err() != nil {
 		p.s.mu.Unlock()
@@ -162,7 +167,6 @@ func (p *Peers) accept(qc *quic.Conn) {
 	if old != nil {
 		old.close(ReasonReplaced, "")
 	}
-	pr := p.peers[name]
 	if l := pr.current.Load(); l != nil {
 		l.probe() // it may be another process than the one this link leads to
 	}

@@ -107,7 +107,8 @@ func (v *verifier) verify(cs tls.ConnectionState) error {
 		return nil
 	}
 	if v.authority != nil {
-		return v.authority.verifyNode(cs, nil, 0)
+		_, err := v.authority.verifyNode(cs)
+		return err
 	}
 	want, known, err := v.lookup()
 	switch {

@@ -21,7 +21,7 @@ func (s *Server) tlsConfig() *tls.Config {
 	peers := s.o.Identity.baseConfig(PeerProtocol)
 	peers.ClientAuth = tls.RequestClientCert
 	peers.VerifyConnection = s.counted(func(cs tls.ConnectionState) error {
-		return s.o.Cluster.authority.verifyNode(cs, s.peers.Load().names, CertUnknownName)
+		return s.o.Cluster.authority.verifyNodeOf(cs, s.peers.Load().names, CertUnknownName)
 	})
 	conf := clients.Clone()
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
