@@ -14,6 +14,9 @@ type Starter interface {
 	// lane, which it must not block. Each has to be answered by its deadline, by one call of its
 	// function in answers, which may come from any goroutine, also before Start returns. It copies
 	// the answer and never waits. The slices and the requests are valid until return.
+	//
+	// Shutdown returns when all are answered, also after it has cut their callers off: whoever
+	// wants it to end sooner than the deadlines, which are the callers', answers then.
 	Start(reqs [][]byte, deadlines []time.Time, answers []func(resp []byte))
 }
 

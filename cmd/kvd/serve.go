@@ -165,7 +165,9 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	}
 	go keepMemory(ctx, db)
 	served := make(chan error, 1)
-	go func() { served <- n.serve(context.WithoutCancel(ctx)) }()
+	life, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	go func() { served <- n.serve(life) }()
 	h.ready()
 	log.Info("serving", "version", version(), "data", s.data, "listen",
 		n.server.Addr().String(), "admin", a.addr(), "pin", n.pin.String(), "opened_in",
@@ -179,7 +181,7 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 		return err // nobody asked it to stop
 	case <-ctx.Done():
 	}
-	return drain(s, h, n, served, log)
+	return drain(s, h, n, served, giveUp, log)
 }
 
 // introduce tells the clients of this user on this machine the node's key, so that a node set up
@@ -198,14 +200,16 @@ func (p *program) introduce(listen, addr string, pin netquic.Pin, log *slog.Logg
 }
 
 // drain ends the service: first the load balancer is told, then new requests are refused, those
-// under way finish.
-func drain(s serveSettings, h *health, n *servedNode, served <-chan error,
+// under way finish. What has not by the end of the time is given up: a write of a cluster would go
+// on until its client's deadline.
+func drain(s serveSettings, h *health, n *servedNode, served <-chan error, giveUp func(),
 	log *slog.Logger) error {
 	log.Info("stopping: no new requests from here on", "timeout", s.drain.String())
 	h.drain()
 	n.node.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.drain)
 	defer cancel()
+	defer context.AfterFunc(ctx, giveUp)()
 	if err := n.server.Shutdown(ctx); err != nil {
 		log.Warn("some requests were cut off", "error", err)
 	}

@@ -139,7 +139,7 @@ func (s *serveSettings) listenInCluster(db *lsm.DB, log *slog.Logger) (*servedNo
 	return n, nil
 }
 
-// serve serves until the server is shut down.
+// serve serves until the server is shut down. The end of ctx gives up what is under way.
 func (n *servedNode) serve(ctx context.Context) error {
 	if n.cluster == nil {
 		return n.server.Serve(ctx, n.node)
