@@ -28,8 +28,8 @@ type link struct {
 	dialing bool
 	waiters int           // callers that need a session
 	changed chan struct{} // closed and replaced when an attempt ended
-	err     error         // of the last attempt
-	final   bool          // the last attempt failed for good: waiting is useless
+	err     error         // of the last attempt that ended
+	final   bool          // it failed for good: waiting is useless
 }
 
 // acquire returns a session that takes calls, waiting for one until the call's deadline.
@@ -106,13 +106,13 @@ func (l *link) connect(ctx context.Context) error {
 	return l.err
 }
 
-// dialLocked starts the attempts unless they are under way.
+// dialLocked starts the attempts unless they are under way. It leaves the result of the last one:
+// who waited for that may not have seen it yet.
 func (l *link) dialLocked() {
 	if l.dialing || l.c.ctx.Err() != nil {
 		return
 	}
 	l.dialing = true
-	l.err, l.final = nil, false
 	l.c.wg.Add(1)
 	go l.dialLoop()
 }

@@ -207,6 +207,27 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+// TestFailedAttemptIsSeen: the next attempt begins before those who waited for the last one look.
+// Connect said then that it had connected.
+func TestFailedAttemptIsSeen(t *testing.T) {
+	s, wait := start(t, "127.0.0.1:0", echo{true}, Options{Identity: identity(t)})
+	c := dial(t, s, Options{})
+	s.Shutdown(t.Context())
+	wait()
+	l := c.links[0]
+	l.mu.Lock()
+	l.dialLocked()
+	ended := l.changed
+	l.mu.Unlock()
+	<-ended
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dialLocked()
+	if !errors.Is(l.err, ErrRefused) {
+		t.Errorf("the attempt ended with %v", l.err)
+	}
+}
+
 func TestClose(t *testing.T) {
 	entered := make(chan struct{})
 	s := serve(t, handler(func(ctx context.Context, _, dst []byte) ([]byte, error) {
