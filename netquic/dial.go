@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -180,9 +181,9 @@ func (c *Client) dial() (*session, error) {
 func (c *Client) tryDial() (*session, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	defer cancel(nil)
-	addr, err := net.ResolveUDPAddr("udp", c.addr)
+	addr, err := resolve(ctx, c.addr)
 	if err != nil {
-		return nil, fmt.Errorf("netquic: %w", err)
+		return nil, c.dialError(err)
 	}
 	if c.o.socket == nil {
 		stop := probe(addr, func() { cancel(ErrRefused) })
@@ -204,6 +205,28 @@ func (c *Client) tryDial() (*session, error) {
 		return nil, fmt.Errorf("netquic: %w", err)
 	}
 	return s, nil
+}
+
+// resolve is net.ResolveUDPAddr, but ends with ctx: a name server may be silent.
+func resolve(ctx context.Context, addr string) (*net.UDPAddr, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil || host == "" {
+		return &net.UDPAddr{Port: port}, err
+	}
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err == nil && len(ips) == 0 {
+		err = &net.AddrError{Err: "no address", Addr: host}
+	}
+	if err != nil {
+		return nil, err
+	}
+	isIPv4 := func(a net.IPAddr) bool { return a.IP.To4() != nil }
+	a := ips[max(0, slices.IndexFunc(ips, isIPv4))]
+	return &net.UDPAddr{IP: a.IP, Port: port, Zone: a.Zone}, nil
 }
 
 // TLS alerts as QUIC error codes (RFC 9001, 4.8).

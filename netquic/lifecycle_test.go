@@ -3,6 +3,7 @@ package netquic
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -225,6 +226,72 @@ func TestFailedAttemptIsSeen(t *testing.T) {
 	l.dialLocked()
 	if !errors.Is(l.err, ErrRefused) {
 		t.Errorf("the attempt ended with %v", l.err)
+	}
+}
+
+// TestSilentNameServer: Close and Shutdown do not wait for it.
+func TestSilentNameServer(t *testing.T) {
+	for what, begin := range map[string]func(*testing.T) (end func() error){
+		"Close": func(t *testing.T) func() error {
+			c, err := NewClient("client.example.org:7400", Options{Pin: Pin{1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go c.Connect(t.Context())
+			return c.Close
+		},
+		"Shutdown": func(t *testing.T) func() error {
+			id := clusterIdentity(t, authority(t), "n0")
+			s, err := Listen("127.0.0.1:0", Options{Cluster: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			peers := map[string]string{"n1": "peer.example.org:7400"}
+			if _, err := s.StartPeers(PeerOptions{Peers: peers}, &inbox{}); err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return s.Shutdown(t.Context()) }
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			asked, release := make(chan struct{}, 1), make(chan struct{})
+			free := sync.OnceFunc(func() { close(release) })
+			old := net.DefaultResolver
+			net.DefaultResolver = &net.Resolver{PreferGo: true,
+				Dial: func(context.Context, string, string) (net.Conn, error) {
+					select {
+					case asked <- struct{}{}:
+					default:
+					}
+					<-release
+					return nil, errors.New("no answer")
+				}}
+			defer func() { net.DefaultResolver = old }()
+			defer free()
+			end := begin(t)
+			<-asked
+			late := time.AfterFunc(10*time.Second, func() {
+				t.Error("it waits for the name")
+				free()
+			})
+			defer late.Stop()
+			if err := end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestResolve finds what net.ResolveUDPAddr does.
+func TestResolve(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:7400", "localhost:7400", "[::1]:7400", ":7400",
+		"[fe80::1%lo]:7400", "[::ffff:127.0.0.1]:7400", "[::]:0", "127.0.0.1:domain",
+		"127.0.0.1:70000", "127.0.0.1:nothing", "127.0.0.1", "127.0.0.1:"} {
+		want, wantErr := net.ResolveUDPAddr("udp", addr)
+		got, err := resolve(t.Context(), addr)
+		if (err == nil) != (wantErr == nil) || err == nil && got.String() != want.String() {
+			t.Errorf("%s: %v, %v; want %v, %v", addr, got, err, want, wantErr)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,9 +110,9 @@ func (pr *peer) use(l *peerLink) error {
 func (pr *peer) dial() (*peerLink, error) {
 	ctx, cancel := context.WithCancelCause(pr.p.ctx)
 	defer cancel(nil)
-	addr, err := net.ResolveUDPAddr("udp", pr.addr)
+	addr, err := resolve(ctx, pr.addr)
 	if err != nil {
-		return nil, fmt.Errorf("netquic: %w", err)
+		return nil, pr.dialError(err)
 	}
 	s := pr.p.s
 	if s.o.socket == nil {
