@@ -189,6 +189,32 @@ func TestStrangerPastTheHandshake(t *testing.T) {
 	}
 }
 
+// TestShutdownBesideAccept: a connection that is let in and not noted yet keeps Shutdown from looking
+// for those it has to close. It went unseen, and Shutdown waited for its end.
+func TestShutdownBesideAccept(t *testing.T) {
+	n, _, n1 := lonely(t, Options{})
+	n.peers.mu.Lock()
+	unlock := sync.OnceFunc(n.peers.mu.Unlock)
+	defer unlock()
+	if _, err := rawPeer(t, n.s, PeerProtocol, n1); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, n.s, func(m Metrics) bool { return m.Accepted == 1 })
+	eventually(t, func() any { return "free" }, func() bool {
+		free := n.s.mu.TryLock() // nobody but accept holds it now
+		if free {
+			n.s.mu.Unlock()
+		}
+		return !free
+	})
+	down := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	go func() { down <- n.s.Shutdown(ctx) }()
+	unlock()
+	<-down
+}
+
 // TestDialledNodeIsAnother connects to servers that are not the node meant.
 func TestDialledNodeIsAnother(t *testing.T) {
 	dir, elsewhere := authority(t), authority(t)

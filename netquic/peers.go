@@ -77,7 +77,7 @@ type Peers struct {
 	// Own synchronisation.
 	counters peerCounters
 
-	mu       sync.Mutex
+	mu       sync.Mutex           // taken after the server's
 	incoming map[string]*peerConn // the newest connection of each peer
 }
 
@@ -159,11 +159,11 @@ func (p *Peers) accept(qc *quic.Conn) {
 		return
 	}
 	p.s.wg.Add(1)
-	p.s.mu.Unlock()
-	p.mu.Lock()
+	p.mu.Lock() // before close can end ctx: it then looks for whom to close
 	old := p.incoming[name]
 	p.incoming[name] = c
 	p.mu.Unlock()
+	p.s.mu.Unlock()
 	if old != nil {
 		old.close(ReasonReplaced, "")
 	}
