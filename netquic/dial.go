@@ -25,12 +25,13 @@ type link struct {
 	c       *Client
 	current atomic.Pointer[session]
 
-	mu      sync.Mutex
-	dialing bool
-	waiters int           // callers that need a session
-	changed chan struct{} // closed and replaced when an attempt ended
-	err     error         // of the last attempt that ended
-	final   bool          // it failed for good: waiting is useless
+	mu       sync.Mutex
+	replaced []*session // perhaps not ended: calls are under way on one that drains
+	dialing  bool
+	waiters  int           // callers that need a session
+	changed  chan struct{} // closed and replaced when an attempt ended
+	err      error         // of the last attempt that ended
+	final    bool          // it failed for good: waiting is useless
 }
 
 // acquire returns a session that takes calls, waiting for one until the call's deadline.
@@ -129,7 +130,7 @@ func (l *link) dialLoop() {
 			err = ErrClosed
 		}
 		if err == nil {
-			l.current.Store(s)
+			l.replaceLocked(s)
 		}
 		l.err, l.final = err, isFinal(err)
 		close(l.changed)
@@ -149,6 +150,13 @@ func (l *link) dialLoop() {
 	}
 }
 
+func (l *link) replaceLocked(s *session) {
+	l.replaced = slices.DeleteFunc(l.replaced, (*session).ended)
+	if old := l.current.Swap(s); old != nil && !old.ended() {
+		l.replaced = append(l.replaced, old)
+	}
+}
+
 // isFinal tells errors that another attempt would not mend.
 func isFinal(err error) bool {
 	var mismatch *PinMismatchError
@@ -161,9 +169,12 @@ func isFinal(err error) bool {
 
 func (l *link) close() {
 	l.mu.Lock()
-	s := l.current.Load()
+	sessions := slices.Clone(l.replaced)
+	if s := l.current.Load(); s != nil {
+		sessions = append(sessions, s)
+	}
 	l.mu.Unlock()
-	if s != nil {
+	for _, s := range sessions {
 		s.close(ReasonDone, ReasonDone.String(), ErrClosed)
 	}
 }

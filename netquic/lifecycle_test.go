@@ -320,6 +320,51 @@ func TestClose(t *testing.T) {
 	waitFor(t, s, func(m Metrics) bool { return m.Closed["by client"] == 1 && m.InFlight == 0 })
 }
 
+// TestCloseEndsReplacedSession: calls may be under way with a server that drains when the client
+// has a connection to the next one already. Close waited for their end.
+func TestCloseEndsReplacedSession(t *testing.T) {
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	o := Options{Identity: identity(t)}
+	h := handler(func(_ context.Context, _, dst []byte) ([]byte, error) {
+		close(entered)
+		<-goOn
+		return dst, nil
+	})
+	old, wait := start(t, "127.0.0.1:0", h, o)
+	next := serve(t, echo{true}, o)
+	c := dial(t, old, Options{})
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.CallBy(t.Context(), time.Now().Add(time.Hour), nil, nil)
+		first <- err
+	}()
+	<-entered
+	go old.Shutdown(t.Context())
+	waitUntil(t, old.draining.Load)
+	c.links[0].mu.Lock()
+	c.addr = next.Addr().String() // the name leads to another machine now
+	c.links[0].mu.Unlock()
+	if _, err := c.Call(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		c.Close()
+	}()
+	select {
+	case err := <-first:
+		if !errors.Is(err, ErrClosed) || !errors.Is(err, ErrInDoubt) {
+			t.Errorf("the call in flight: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the call in flight has not ended")
+	}
+	close(goOn)
+	<-closed
+	wait()
+}
+
 func TestKnownServers(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "known")
 	s, wait := start(t, "127.0.0.1:0", echo{true}, Options{Identity: identity(t)})

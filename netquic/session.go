@@ -82,6 +82,8 @@ func (s *session) close(reason Reason, detail string, cause error) {
 	s.qc.CloseWithError(quic.ApplicationErrorCode(reason), detail)
 }
 
+func (s *session) ended() bool { return s.qc.Context().Err() != nil }
+
 // clientLane is one long-lived stream of calls. Callers queue their requests on out; the reading
 // goroutine hands each answer to the caller that waits under its id.
 type clientLane struct {
