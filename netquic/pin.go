@@ -84,15 +84,16 @@ func (e *UnknownServerError) Error() string {
 		e.Addr, e.Pin, e.Addr, e.Pin, e.File)
 }
 
-// verifier decides whether a server is the one meant. It may be used by many goroutines.
+// verifier decides whether a server is the one meant. Immutable.
 type verifier struct {
 	addr      string     // as the caller named it: the key of the known servers file
 	pin       Pin        // zero: ask the authority
 	authority *Authority // nil: look into file
 	file      string
-
-	mu sync.Mutex // serialises changes of file by this process
 }
+
+// knownServers serialises changes of known servers files by this process.
+var knownServers sync.Mutex
 
 // verify runs for every handshake, resumed ones included.
 func (v *verifier) verify(cs tls.ConnectionState) error {
@@ -127,8 +128,8 @@ func (v *verifier) remember(cs tls.ConnectionState) error {
 	if v.pin != (Pin{}) || v.authority != nil {
 		return nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	knownServers.Lock()
+	defer knownServers.Unlock()
 	got := pinOf(cs.PeerCertificates[0])
 	want, known, err := v.lookup()
 	switch {
@@ -139,13 +140,19 @@ func (v *verifier) remember(cs tls.ConnectionState) error {
 	case known:
 		return nil
 	}
-	return Remember(v.file, v.addr, got)
+	return rememberLocked(v.file, v.addr, got)
 }
 
 // Remember makes p the pin of addr in a known servers file, making the file if there is none. It
 // is for whoever knows the pin better than a first contact would: a server that starts on a
 // loopback address tells the clients of its user, so that setting it up anew needs no one's hand.
 func Remember(file, addr string, p Pin) error {
+	knownServers.Lock()
+	defer knownServers.Unlock()
+	return rememberLocked(file, addr, p)
+}
+
+func rememberLocked(file, addr string, p Pin) error {
 	text, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("netquic: %w", err)
