@@ -18,9 +18,9 @@
 // is bounded by what has arrived, not by what a length field says.
 //
 // A message of [Peers.Send] is queued or dropped at once. Queued, it arrives once at most, in order
-// with the others of its [Class], unless its connection ends before. Two nodes find each other
-// again by themselves after whatever kept them apart, and [PeerHandler] is told. A peer that takes
-// nothing costs what its queue may hold.
+// with the others of its [Class] and connection, unless that ends before; [Gossip] may get lost and
+// be overtaken besides. Two nodes find each other again by themselves after whatever kept them
+// apart, and [PeerHandler] is told. A peer that takes nothing costs what its queue may hold.
 //
 // # How it works
 //

@@ -30,9 +30,10 @@ func (c Class) String() string { return classNames[c] }
 // except that PeerUp and PeerDown of one peer alternate.
 type PeerHandler interface {
 	// HandlePeer takes messages that have come together, in their order, at least one. It runs on
-	// the goroutine that reads their lane: messages of a class come one after the other. What waits
-	// behind them waits for its return; it must not wait for other messages. msgs and the messages
-	// are valid until return.
+	// the goroutine that reads their lane: requests of one connection come one after the other, and
+	// so does bulk; a peer that connects anew has two connections for a moment. What waits behind
+	// them waits for its return; it must not wait for other messages. msgs and the messages are
+	// valid until return.
 	HandlePeer(from string, msgs [][]byte)
 	// PeerUp says that messages to a peer are sent from now on.
 	PeerUp(name string)

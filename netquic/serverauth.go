@@ -39,8 +39,9 @@ func (s *Server) tlsConfig() *tls.Config {
 	return conf
 }
 
-// maxConnections is how many connections there may be, handshakes included: clients cannot keep
-// peers out.
+// maxConnections is how many connections there may be, handshakes included. Connected clients
+// cannot keep peers out. Handshakes under way can, until they time out: whose they are is not known
+// before they are complete.
 func (s *Server) maxConnections() int64 {
 	n := s.o.MaxConnections
 	if p := s.peers.Load(); p != nil {
