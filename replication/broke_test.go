@@ -107,3 +107,30 @@ func TestWriteIsAnsweredOnce(t *testing.T) {
 		t.Errorf("%d answers, %d requests under way", answers, n.core.pending)
 	}
 }
+
+// A context with the stamp of a day far ahead took the clock of the node there: its writes of all
+// other keys won over whatever was written later.
+func TestStampOfOneKeyIsNotThatOfAll(t *testing.T) {
+	s := quietCluster(3, switches{})
+	n := s.nodes[0]
+	forged := EncodeContext(nil, Stamp(1)<<63, simCluster, []byte("k"))
+	write := func(op Op) Object {
+		t.Helper()
+		op.Kind, op.Value = KindWrite, []byte("v")
+		if _, err := s.ask(n, &op); err != nil {
+			t.Fatal(err)
+		}
+		return n.disk.live.object(PartitionOf(op.Key), op.Key)
+	}
+	ahead := write(Op{Key: []byte("k"), HasContext: true, Context: forged})
+	if ahead.MaxStamp() <= Stamp(1)<<63 {
+		t.Errorf("stamp %d is not above the one that the write had seen", ahead.MaxStamp())
+	}
+	if got := write(Op{Key: []byte("k")}).MaxStamp(); got <= ahead.MaxStamp() {
+		t.Errorf("stamp %d of a write that has seen %d", got, ahead.MaxStamp())
+	}
+	latest := Stamp(n.instant().WallMillis+2*time.Hour.Milliseconds()) << 16
+	if got := write(Op{Key: []byte("other")}).MaxStamp(); got > latest {
+		t.Errorf("another key has stamp %d, two hours ahead is %d", got, latest)
+	}
+}

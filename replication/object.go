@@ -321,9 +321,8 @@ func (d *decoder) clock() Clock {
 // different orders would end up with different ones. The checksum is the xxhash64 of the identity
 // of the cluster, all before it and the key: dots count per partition, so the context of another
 // key would claim what nobody has seen. It is refused, as is one of another cluster, or one that
-// was cut or changed by accident. Someone who wants to deceive can, and harms only keys
-// that he may write
-// anyway.
+// was cut or changed by accident. Someone who wants to deceive can, and harms only keys that he may
+// write anyway.
 const contextFormat = 1
 
 // ContextError says why bytes are no context of this cluster.

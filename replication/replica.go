@@ -193,12 +193,20 @@ func (r *Replica) update(w *Work) error {
 	return err
 }
 
-// nextStamp returns a stamp above all that were given out or seen here.
+// stampAheadMillis is how far a stamp that came from elsewhere may take the clock of a node beyond
+// its time of day.
+const stampAheadMillis = 3_600_000
+
+// nextStamp returns a stamp above seen and above those of the writes before. What was seen, where
+// the client may say what it likes, decides on this key alone when it is too far ahead: as the last
+// stamp it would let the writes of all keys win over whatever is written later.
 func (r *Replica) nextStamp(wallMillis int64, seen Stamp) Stamp {
 	for {
 		last := r.stamp.Load()
-		next := max(uint64(wallMillis)<<16, last+1, uint64(seen)+1)
-		if r.stamp.CompareAndSwap(last, next) {
+		own := max(uint64(wallMillis)<<16, last+1)
+		next := max(own, uint64(seen)+1)
+		keep := max(own, min(next, uint64(wallMillis+stampAheadMillis)<<16))
+		if r.stamp.CompareAndSwap(last, keep) {
 			return Stamp(next)
 		}
 	}

@@ -144,9 +144,9 @@ var clusterExhibits = []exhibit{
 		name:  "stamp-below-what-was-seen",
 		story: "by a slow clock a write gets a stamp below that of a value that it replaces",
 		edits: []edit{{"replication/replica.go", "max(old.MaxStamp(), w.Newest))", "0)"},
-			{"replication/replica.go", "next := max(uint64(wallMillis)<<16, last+1, uint64(" +
-				"seen)+1)",
-				"next := max(uint64(wallMillis)<<16, last*0+uint64(seen)*0)"}},
+			{"replication/replica.go", "own := max(uint64(wallMillis)<<16, last+1)",
+				"own := uint64(wallMillis) << 16"},
+			{"replication/replica.go", "next := max(own, uint64(seen)+1)", "next := own"}},
 		pkg: "./replication", run: simTests, budget: searchBudget,
 	},
 	{
