@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -132,5 +133,20 @@ func TestStampOfOneKeyIsNotThatOfAll(t *testing.T) {
 	latest := Stamp(n.instant().WallMillis+2*time.Hour.Milliseconds()) << 16
 	if got := write(Op{Key: []byte("other")}).MaxStamp(); got > latest {
 		t.Errorf("another key has stamp %d, two hours ahead is %d", got, latest)
+	}
+}
+
+// A stand-in for a node that is owed too much already writes nothing, and said that it might have.
+func TestStandInWithoutRoomForHintsRefuses(t *testing.T) {
+	s := quietCluster(4, switches{})
+	owners, others := s.owners("k")
+	for _, n := range owners {
+		n.crash()
+		others[0].replica.hints.count[n.id.Number()] = HintsMax
+	}
+	s.net.Run(s.net.Now() + 20*time.Second)
+	_, err := s.put(others[0], "k", "v", One, false)
+	if _, ok := errors.AsType[*UnavailableError](err); !ok || others[0].has("k") {
+		t.Errorf("written: %v, and the client is told %v", others[0].has("k"), err)
 	}
 }

@@ -190,6 +190,10 @@ func (p *putOp) failedHere(c *Core, err error) {
 			return
 		}
 	}
+	if errors.Is(err, ErrHintsFull) { // nothing is written, and another node may have room
+		c.Counts.Unavailable++
+		err = &UnavailableError{Need: p.need}
+	}
 	c.answer(p.from, appendOpError(nil, err, true))
 }
 
