@@ -14,6 +14,7 @@ import (
 //	leaves  ──►            of a partition whose roots differ
 //	        ◄── writes     objects of leaves that are empty there
 //	        ◄── digests    keys of leaves that differ, with digest and stamp; which leaves to send
+//	                       or: cannot be read here
 //	writes  ──►            what is newer here or missing there
 //	want    ──►            what is newer there or missing here
 //	        ◄── writes
@@ -278,6 +279,7 @@ func (c *Core) compareLeaves(from NodeID, m *peerMessage) {
 	}
 	tree, _ := c.replica.treeOf(m.part)
 	if tree == nil || !c.place.Owns(c.self, m.part) {
+		c.cannotCompare(from, m.id, m.part)
 		return
 	}
 	ours := tree.Leaves()
@@ -328,13 +330,16 @@ func (c *Core) syncWork(w *Work) {
 		c.built(w)
 		return
 	}
-	if w.Result.Err != nil {
-		return // the next round meets it again
-	}
+	failed := w.Result.Err != nil // the next round meets it again
 	switch {
+	case w.Kind == WorkObjects && failed:
 	case w.Kind == WorkObjects:
 		c.push(w.From, w.Result.Entries)
-	case w.Entries == nil && w.Value != nil: // responder: what is in the leaves that differ
+	case w.Value != nil && failed:
+		c.cannotCompare(w.From, w.ID, w.Part)
+	case failed:
+		c.leaveOut(w.ID, w.Part)
+	case w.Value != nil: // responder: what is in the leaves that differ
 		flags := uint8(0)
 		if w.Result.More {
 			flags = flagMore
@@ -343,6 +348,20 @@ func (c *Core) syncWork(w *Work) {
 			part: w.Part, key: w.After, body: w.Value, entries: w.Result.Entries})
 	default: // initiator: the same leaves here
 		c.compareDigests(w)
+	}
+}
+
+// cannotCompare tells the initiator that a partition cannot be read here. If nothing came, the
+// round would wait for it as for one that is being read.
+func (c *Core) cannotCompare(to NodeID, id uint64, part Partition) {
+	c.send(to, ClassBulk, &peerMessage{kind: peerDigests, id: id, part: part, ack: ackCorrupt})
+}
+
+// leaveOut goes on with a round without one of its partitions.
+func (c *Core) leaveOut(id uint64, part Partition) {
+	if r := c.sync.round; r != nil && r.id == id {
+		delete(r.flying, part)
+		c.continueRound()
 	}
 }
 
@@ -357,6 +376,10 @@ func (c *Core) push(to NodeID, entries []entry) {
 
 // askDigests reads here what the responder has listed of itself.
 func (c *Core) askDigests(from NodeID, m *peerMessage) {
+	if m.ack != ackOK {
+		c.leaveOut(m.id, m.part)
+		return
+	}
 	if len(m.body) != 2*leafSetBytes {
 		c.Counts.Malformed++
 		return
