@@ -183,3 +183,34 @@ func TestDamagedPartitionsHoldUpNoOthers(t *testing.T) {
 		t.Error("what differs behind the damaged partitions still differs")
 	}
 }
+
+// A write that was answered kept its object, and its owners without hints, until the deadline, as
+// long as one owner was silent; its timers stayed until then in any case.
+func TestAnsweredWritesKeepLittle(t *testing.T) {
+	s := quietCluster(3, switches{trees: true})
+	a, silent := s.nodes[0], s.nodes[2]
+	silent.paused = true
+	timers := len(a.core.timers)
+	const puts = 100
+	for i := range puts {
+		op := Op{Kind: KindWrite, Key: fmt.Append(nil, "k", i), Value: make([]byte, 1000)}
+		answered := false
+		s.request(a, &op, 24*time.Hour, func([]byte) { answered = true })
+		for end := s.net.Now() + time.Second; !answered && s.net.Now() < end; {
+			s.net.Run(s.net.Now() + time.Millisecond)
+		}
+	}
+	for _, op := range a.core.ops {
+		if p, ok := op.(*putOp); ok && p.replied && p.object != nil {
+			t.Fatalf("it keeps %d bytes", len(p.object))
+		}
+	}
+	s.net.Run(s.net.Now() + 12*time.Second)
+	if n := a.replica.hints.of(silent.id.Number()); n != puts || len(a.core.ops) > 0 {
+		t.Errorf("%d hints after %d writes, %d still under way", n, puts, len(a.core.ops))
+	}
+	s.net.Run(s.net.Now() + time.Minute)
+	if n := len(a.core.timers); n > timers+puts/10 {
+		t.Errorf("%d timers are left, there were %d", n, timers)
+	}
+}

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"errors"
 	"time"
 
@@ -12,19 +13,21 @@ import (
 // asked. It lives on until all have answered or the time is up, and then leaves hints for those
 // that did not.
 type putOp struct {
-	id       uint64
-	from     origin
-	op       Op
-	part     Partition
-	began    time.Duration
-	deadline time.Duration
-	need     int
-	targets  []target
-	owed     []NodeID // owners that nobody stands in for yet
-	object   []byte   // encoded, once it has been written here
-	seen     Clock    // of the object, and its greatest stamp
-	newest   Stamp
-	replied  bool
+	id        uint64
+	from      origin
+	op        Op
+	part      Partition
+	began     time.Duration
+	deadline  time.Duration
+	need      int
+	targets   []target
+	owed      []NodeID // owners that nobody stands in for yet
+	written   bool     // here, if not durably yet
+	object    []byte   // encoded, from then on until the write is answered
+	seen      Clock    // of the object, and its greatest stamp
+	newest    Stamp
+	replied   bool
+	lingering bool
 }
 
 // target is a node that is to hold the write, for an owner: itself, or one that it stands in for.
@@ -43,8 +46,14 @@ const (
 	targetFailed
 )
 
-// settleTime is how long after its deadline a write waits for late answers before it leaves hints.
-const settleTime = time.Second
+const (
+	// settleTime is how long after its deadline a write waits for late answers before it leaves
+	// hints.
+	settleTime = time.Second
+	// lingerTime is as long as a write that was answered has, however late its deadline: an owner
+	// that has lost a message lacks the write until there is a hint.
+	lingerTime = 10 * time.Second
+)
 
 // planWrite assigns each owner to itself when it can be reached, else to the next node on the ring
 // that can stand in. Whoever is left over is owed the write.
@@ -156,12 +165,12 @@ func (p *putOp) stored(c *Core, w *Work) {
 	switch {
 	case w.Kind == WorkHint:
 		return // nobody waits for a hint
-	case w.Result.Err != nil && p.object == nil:
+	case w.Result.Err != nil && !p.written:
 		p.failedHere(c, w.Result.Err)
 	case w.Result.Err != nil:
 		p.mark(c, c.self, targetFailed)
 	case !w.Result.Durable:
-		p.object, p.seen = w.Result.Encoded, w.Result.Object.Clock
+		p.written, p.object, p.seen = true, w.Result.Encoded, w.Result.Object.Clock
 		p.newest = w.Result.Object.MaxStamp()
 		p.op.Value = nil // it is in the object
 		for i := range p.targets {
@@ -237,9 +246,10 @@ func (p *putOp) mark(c *Core, node NodeID, s targetState) {
 	}
 }
 
-// replace asks somebody to stand in for the owner of a target that failed or is silent.
+// replace asks somebody to stand in for the owner of a target that failed or is silent. Once the
+// write is answered that is left to hints.
 func (p *putOp) replace(c *Core, t *target) {
-	if t.replaced || p.op.Strict || c.cfg.off.sloppy {
+	if p.object == nil || t.replaced || p.op.Strict || c.cfg.off.sloppy {
 		return
 	}
 	for _, id := range c.place.Fallbacks(p.part) {
@@ -288,8 +298,27 @@ func (p *putOp) check(c *Core) {
 		c.Counts.InDoubt++
 		p.reply(c, appendOpError(nil, &InDoubtError{Need: p.need, Got: len(nodes)}, true))
 	}
-	if !waiting || c.now.Since >= p.deadline+settleTime {
+	if !waiting || p.replied && c.now.Since >= p.settleAt() {
 		p.settle(c)
+	} else if p.replied {
+		p.linger(c)
+	}
+}
+
+// settleAt is when a write that was answered waits no longer for those that have not.
+func (p *putOp) settleAt() time.Duration {
+	return min(p.deadline, p.began+lingerTime) + settleTime
+}
+
+// linger keeps of a write that was answered what its hints take: nothing bounds how many of them
+// there are while an owner is silent. The key is copied because it is a part of the request, which
+// holds the value too.
+func (p *putOp) linger(c *Core) {
+	p.object = nil
+	if !p.lingering {
+		p.lingering = true
+		p.op = Op{Key: bytes.Clone(p.op.Key), Durability: p.op.Durability}
+		c.wakeAt(p.id, p.settleAt())
 	}
 }
 
@@ -303,7 +332,7 @@ func (p *putOp) reply(c *Core, answer []byte) {
 func (p *putOp) settle(c *Core) {
 	c.end(p.id)
 	for i := range p.targets {
-		if t := &p.targets[i]; p.object != nil && t.node != c.self && t.state == targetWaiting {
+		if t := &p.targets[i]; p.written && t.node != c.self && t.state == targetWaiting {
 			c.settled(t.node, -1) // stand-ins too
 		}
 	}
@@ -318,7 +347,7 @@ func (p *putOp) settle(c *Core) {
 			owed = append(owed, owner.Number())
 		}
 	}
-	if len(owed) == 0 || p.object == nil {
+	if len(owed) == 0 || !p.written {
 		return
 	}
 	c.do(&Work{Kind: WorkHint, For: forNothing, Part: p.part, Key: p.op.Key, Targets: owed,
@@ -327,7 +356,7 @@ func (p *putOp) settle(c *Core) {
 
 // wake looks after silent targets and the deadline.
 func (p *putOp) wake(c *Core) {
-	if p.object != nil && !p.replied {
+	if p.object != nil { // written here, not answered
 		for i := range len(p.targets) {
 			t := &p.targets[i]
 			if t.state == targetWaiting && t.node != c.self &&
@@ -337,7 +366,4 @@ func (p *putOp) wake(c *Core) {
 		}
 	}
 	p.check(c)
-	if c.ops[p.id] == p && c.now.Since >= p.deadline {
-		c.wakeAt(p.id, p.deadline+settleTime)
-	}
 }

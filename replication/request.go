@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// requestMax is how long a node works on a request, however late its deadline. Until then memory is
+// held for it, also when it is answered: timers, and what tells a repetition of it.
+const requestMax = time.Minute
+
 // request begins what a client asks, or refuses it at once.
 func (c *Core) request(e Event) {
 	from := origin{token: e.Token}
@@ -15,7 +19,8 @@ func (c *Core) request(e Event) {
 		c.refuse(from, ErrOverloaded)
 		return
 	}
-	c.serve(from, append([]byte(nil), e.Request...), e.Deadline)
+	deadline := min(e.Deadline, c.now.Since+requestMax)
+	c.serve(from, append([]byte(nil), e.Request...), deadline)
 }
 
 // serve begins a request, whose bytes are the core's to keep.
@@ -98,7 +103,7 @@ func (f *forwardOp) wake(c *Core) {
 
 // forwardedHere serves a request that another node passed on.
 func (c *Core) forwardedHere(from NodeID, m *peerMessage) {
-	const most = uint64(time.Hour / time.Millisecond)
+	const most = uint64(requestMax / time.Millisecond)
 	left := time.Duration(min(m.millis, most)) * time.Millisecond
 	o := origin{from, m.id}
 	if c.served[o] {
