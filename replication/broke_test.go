@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -212,5 +213,104 @@ func TestAnsweredWritesKeepLittle(t *testing.T) {
 	s.net.Run(s.net.Now() + time.Minute)
 	if n := len(a.core.timers); n > timers+puts/10 {
 		t.Errorf("%d timers are left, there were %d", n, timers)
+	}
+}
+
+// Owners that could not hear each other took values of up to 8 MiB each. Together they fitted no
+// object, so the replicas never became equal, and the key could not be read at QUORUM any more.
+func TestValuesTakenApartFitTogether(t *testing.T) {
+	key := []byte("k")
+	part := PartitionOf(key)
+	for _, owners := range []int{3, MaxReplicas} {
+		largest := min(MaxObjectValueBytes, lsm.MaxValueBytes/(owners+1))
+		for _, size := range []int{largest, 1000} {
+			place, err := NewPlacement(1, someMembers(owners, 1), owners)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var replicas []*Replica
+			for _, m := range place.Members {
+				r, err := newReplica(m.ID, new(simDisk), place, 1, func([]byte) Policy { return KeepSiblings })
+				if err != nil {
+					t.Fatal(err)
+				}
+				replicas = append(replicas, r)
+			}
+			taken := 0
+			var met Object
+			for i, r := range replicas {
+				w := &Work{Kind: WorkUpdate, Part: part, Key: key, Value: make([]byte, size)}
+				for r.Do(w); w.Result.Err == nil; r.Do(w) {
+					taken++
+				}
+				if !errors.Is(w.Result.Err, ErrTooManySiblings) || taken <= i {
+					t.Fatalf("%d values of %d taken by %d owners, then %v", taken, size, i+1, w.Result.Err)
+				}
+				o, _, err := r.read(part, key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m := &Work{Kind: WorkMerge, Part: part, Key: key, Object: o}
+				replicas[0].Do(m)
+				if met = m.Result.Object; m.Result.Err != nil {
+					t.Fatalf("%d values of %d bytes by %d owners: %v", taken, size, i+1, m.Result.Err)
+				}
+			}
+			if len(met.Siblings) != taken {
+				t.Errorf("%d values of %d bytes taken, %d left", taken, size, len(met.Siblings))
+			}
+		}
+	}
+}
+
+// Where more owners than the largest values leave room for took one each, nothing is lost: a read
+// says why it fails, and at ONE it gives what there is, and the context to replace that with.
+func TestValuesThatFitNoAnswerAreReadApart(t *testing.T) {
+	s := newSimulation(1, func(c *simSetup) {
+		*c = simSetup{nodes: 5, replicas: 5, off: switches{hints: true, trees: true}, length: time.Second}
+	})
+	s.net.Run(5 * time.Second)
+	for _, n := range s.nodes {
+		for _, m := range s.nodes {
+			s.net.Cut(n.name, m.name)
+		}
+	}
+	none := EncodeContext(nil, 0, simCluster, []byte("k"))
+	for i, n := range s.nodes {
+		value := bytes.Repeat([]byte{byte(i)}, MaxObjectValueBytes)
+		if _, err := s.ask(n, &Op{Kind: KindWrite, Key: []byte("k"), Value: value, Level: One,
+			HasContext: true, Context: none}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.healNetwork()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	seen := map[byte]bool{}
+	for _, n := range s.nodes {
+		_, err := s.get(n, "k", All)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrTooManySiblings) {
+			t.Fatal(err)
+		}
+		one, err := s.get(n, "k", One)
+		if err != nil || len(one.values) == 0 {
+			t.Fatalf("R=ONE: %d values, %v", len(one.values), err)
+		}
+		for _, v := range one.values {
+			seen[v[0]] = true
+		}
+		if _, err := s.ask(n, &Op{Kind: KindWrite, Key: []byte("k"), Value: []byte{0},
+			HasContext: true, Context: one.context}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.get(s.nodes[0], "k", All)
+	for _, v := range all.values {
+		seen[v[0]] = true
+	}
+	if err != nil || len(seen) != 5 {
+		t.Errorf("%d of 5 values were read, %v", len(seen), err)
 	}
 }

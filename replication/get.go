@@ -307,6 +307,10 @@ func (g *getOp) ownerSpoke(c *Core) bool {
 
 // repair sends what they lack to the replicas that are behind.
 func (g *getOp) repair(c *Core, digest uint64) {
+	if !g.merged.fits() {
+		g.end(c, appendOpError(nil, ErrTooManySiblings, false))
+		return
+	}
 	g.merging = true
 	encoded := g.merged.AppendTo(nil)
 	for i := range g.asked {

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
+
+	"kvd/lsm"
 )
 
 // An object is all that is known of one key: a dotted version vector set (Almeida et al., Scalable
@@ -51,6 +53,35 @@ func (p Policy) String() string {
 
 // MaxSiblings bounds the siblings of a key: a write that would make more is refused.
 const MaxSiblings = 100
+
+// What owners took apart has to fit into one object when they meet, because all of it was
+// acknowledged. So each takes its share only; see the shares of one value below.
+const (
+	// mergedSiblingsMax bounds the siblings of an object: MaxSiblings of each of MaxReplicas
+	// owners, and more than as many again of others in their places.
+	mergedSiblingsMax = 4096
+	// clockRoomBytes is left for the clock: 3 600 actors.
+	clockRoomBytes = 64 << 10
+)
+
+// shareBytes bounds what the siblings of a key may take after a write on one of n replicas. With up
+// to three replicas the shares are as large as the largest value; with more, a value by itself may
+// be larger than a share, so that what a client may write does not depend on n.
+func shareBytes(n int) int { return (lsm.MaxValueBytes - clockRoomBytes) / max(n, 3) }
+
+// siblingsBytes is what the siblings take in an encoding, or a little more.
+func (o Object) siblingsBytes() (n int) {
+	for i := range o.Siblings {
+		n += len(o.Siblings[i].Value) + siblingHeadMost
+	}
+	return n
+}
+
+// fits reports whether the object can be stored and sent. The zero Object and one value always do.
+func (o Object) fits() bool {
+	return len(o.Siblings) <= mergedSiblingsMax &&
+		o.siblingsBytes()+len(o.Clock)*clockEntryMost <= lsm.MaxValueBytes-objectHeadMost
+}
 
 // Merge joins what two replicas know: a sibling stays when both have it, or when the other has not
 // seen it. It is commutative, associative and idempotent. The result may share memory with both.
@@ -233,10 +264,14 @@ type ObjectError struct{ Reason string }
 
 func (e *ObjectError) Error() string { return "replication: not an object: " + e.Reason }
 
-// The fewest bytes that an entry of a clock and a sibling take: what a count is compared with.
+// The fewest bytes that an entry of a clock and a sibling take, which a count is compared with, and
+// the most, without a value. An object by itself takes objectHeadMost.
 const (
 	clockEntryBytes = 9
 	siblingBytes    = 4
+	clockEntryMost  = 18
+	siblingHeadMost = 40
+	objectHeadMost  = 21
 )
 
 // DecodeObject reads an encoding. Values are parts of b. What it accepts, AppendTo makes again.

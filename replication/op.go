@@ -141,8 +141,8 @@ func (o *Op) check() error {
 	return nil
 }
 
-// MaxObjectValueBytes bounds a value in a cluster: three writes at once, and what goes with them,
-// have to fit one value of the engine and one message.
+// MaxObjectValueBytes bounds a value in a cluster: what three owners have written at once, and what
+// goes with it, has to fit one value of the engine and one message. See shareBytes.
 const MaxObjectValueBytes = 2 << 20
 
 // The answer to a read, after the status byte: the values that there are, none for a key that was

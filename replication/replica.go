@@ -11,9 +11,11 @@ import (
 )
 
 // ErrTooManySiblings refuses a write that would make more than MaxSiblings concurrent values of one
-// key. Read the key and write with the context that came with it.
-var ErrTooManySiblings = errors.New("replication: too many concurrent values of this key; " +
-	"read it and write with its context")
+// key, or more bytes of them than may be kept. Read the key and write with the context that came
+// with it. A read fails with it when replicas hold more than fits into one answer: each by itself
+// can be read at ONE.
+var ErrTooManySiblings = errors.New("replication: too many or too large concurrent values of " +
+	"this key; read it, at ONE if it fits no answer, and write with its context")
 
 // Replica keeps objects in a store: it reads, merges and writes under the lock of the partition,
 // and keeps the trees and the counts of hints that go with them. Do may be called by any number of
@@ -181,7 +183,8 @@ func (r *Replica) update(w *Work) error {
 		Value:     w.Value,
 	}
 	next := old.Update(seen, s, r.policy(w.Key))
-	if len(next.Siblings) > MaxSiblings {
+	if n := len(next.Siblings); n > MaxSiblings ||
+		n > 1 && next.siblingsBytes() > shareBytes(r.placement.N) {
 		return ErrTooManySiblings
 	}
 	p.seq++ // also when the write fails: a dot that may be in the log is never given out again
@@ -238,11 +241,11 @@ func (r *Replica) merge(w *Work) error {
 
 // writeLocked puts next in the place of old, together with the hints of w. The caller holds p.mu.
 func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
+	if !next.fits() {
+		return ErrTooManySiblings // what is here stays, and what was to come stays where it is
+	}
 	var b lsm.Batch
 	w.Result.Encoded = next.AppendTo(nil)
-	if w.Kind == WorkUpdate && len(next.Siblings) > 1 && len(w.Result.Encoded) > lsm.MaxValueBytes {
-		return ErrTooManySiblings
-	}
 	b.Put(appendDataKey(nil, w.Part, w.Key), w.Result.Encoded)
 	fresh, err := r.addHints(&b, w)
 	if err != nil {

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"time"
 
@@ -324,6 +325,9 @@ func (s *scanOp) merge(c *Core) []byte {
 				continue
 			}
 			o = Merge(o, theirs, c.cfg.Policy(key))
+		}
+		if !o.fits() {
+			return appendOpError(nil, fmt.Errorf("%w: %q", ErrTooManySiblings, key), false)
 		}
 		values := o.Values()
 		if len(values) == 0 {

@@ -74,6 +74,9 @@ func (d *simDisk) mustWait() bool {
 }
 
 func (d *simDisk) Apply(b *lsm.Batch) error {
+	if err := b.Err(); err != nil {
+		return err
+	}
 	if d.full {
 		return lsm.ErrDiskFull
 	}
