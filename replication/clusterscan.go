@@ -161,13 +161,6 @@ func (p *clusterPage) next() bool {
 		}
 		return false
 	}
-	n := p.d.uvarint()
-	if n > uint64(len(p.d.rest)) {
-		p.d.fail("more values than bytes")
-		return false
-	}
-	for range n {
-		p.values = append(p.values, p.d.field())
-	}
+	p.values = p.d.values(p.values)
 	return p.d.reason == ""
 }

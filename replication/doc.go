@@ -63,6 +63,7 @@
 //	01
 //
 // docs/protocol.md has every kind and every status, also of clusters. A message holds at most
-// [MaxMessageBytes]; a length in a message is only ever compared with the bytes that are there, so
-// a message costs no more memory than its own size. Messages between nodes are in peermessage.go.
+// [MaxMessageBytes]; a length in a message is only ever compared with the bytes that are there, and
+// counts of what takes more memory than bytes are bounded: so a message costs no more than a few
+// times its own size and 2 MiB. Messages between nodes are in peermessage.go.
 package replication

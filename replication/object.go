@@ -283,8 +283,8 @@ func DecodeObject(b []byte) (Object, error) {
 	var o Object
 	o.Clock = d.clock()
 	n := d.uvarint()
-	if n > uint64(len(d.rest)/siblingBytes) {
-		d.fail("more siblings than bytes")
+	if n > min(uint64(len(d.rest)/siblingBytes), mergedSiblingsMax) {
+		d.fail("more siblings than there can be")
 		n = 0
 	}
 	if n > 0 {

@@ -2,10 +2,12 @@ package replication
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -242,6 +244,43 @@ func TestDecodeObjectRefuses(t *testing.T) {
 		} else if _, ok := err.(*ObjectError); !ok {
 			t.Errorf("%s: %T", text, err)
 		}
+	}
+}
+
+// A message that is all counts, with nothing or next to nothing behind each, is refused before it
+// takes memory: one mebibyte of empty values took 128.
+func TestCountsTakeNoMemory(t *testing.T) {
+	const n = 1 << 18
+	count := binary.AppendUvarint(nil, n)
+	many := Object{Clock: Clock{{1, n}}}
+	for i := range uint64(n) {
+		many.Siblings = append(many.Siblings, Sibling{Dot: Dot{1, i + 1}})
+	}
+	object := many.AppendTo(nil)
+	page := peerMessage{kind: peerPage}
+	for i := range n {
+		page.entries = append(page.entries, entry{key: []byte{byte(i)}})
+	}
+	entries := page.appendTo(nil)
+	values := append(count, make([]byte, n+2)...)
+	pair := append([]byte{1, 'k'}, values...)
+	for name, decode := range map[string]func() bool{
+		"siblings": func() bool { _, err := DecodeObject(object); return err == nil },
+		"entries":  func() bool { _, err := decodePeerMessage(entries); return err == nil },
+		"values":   func() bool { _, err := decodeOpAnswer(values, true); return err == nil },
+		"pairs":    func() bool { _, _, err := measureClusterPage(pair, nil); return err == nil },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		taken := decode()
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; taken || got > 8<<20 {
+			t.Errorf("%d %s: taken %v, with %d bytes", n, name, taken, got)
+		}
+	}
+	many.Siblings = many.Siblings[:mergedSiblingsMax]
+	if o, err := DecodeObject(many.AppendTo(nil)); err != nil || !reflect.DeepEqual(o.Clock, many.Clock) {
+		t.Errorf("as many siblings as there may be: %v", err)
 	}
 }
 

@@ -184,21 +184,29 @@ type answered struct {
 	nodes   []uint32
 }
 
+const nodeBytes = 4 // of the number of a node
+
+// values reads the values of a key and appends them to dst.
+func (d *decoder) values(dst [][]byte) [][]byte {
+	n := d.uvarint()
+	if n > min(uint64(len(d.rest)), mergedSiblingsMax) {
+		d.fail("more values than there can be")
+		return nil
+	}
+	for range n {
+		dst = append(dst, d.field())
+	}
+	return dst
+}
+
 func decodeOpAnswer(body []byte, read bool) (a answered, err error) {
 	d := decoder{rest: body}
 	if read {
-		n := d.uvarint()
-		if n > uint64(len(d.rest)) {
-			d.fail("more values than bytes")
-			n = 0
-		}
-		for range n {
-			a.values = append(a.values, d.field())
-		}
+		a.values = d.values(nil)
 	}
 	a.context = d.field()
 	n := d.uvarint()
-	if n > uint64(len(d.rest)) {
+	if n > uint64(len(d.rest)/nodeBytes) {
 		d.fail("more nodes than bytes")
 		n = 0
 	}

@@ -247,6 +247,10 @@ func decodePeerMessage(msg []byte) (m peerMessage, err error) {
 
 func (d *decoder) entries(kind peerKind, part Partition) (all []entry) {
 	for len(d.rest) > 0 {
+		if len(all) == MaxPageEntries {
+			d.fail("more entries than there can be")
+			return nil
+		}
 		e := entry{part: part, key: d.objectKey()}
 		if kind == peerPage {
 			e.object = d.field()
