@@ -21,6 +21,7 @@ import (
 
 	"kvd/lsm/vfs"
 	"kvd/sstable"
+	"kvd/sstable/offheap"
 )
 
 // TestBatchesAreAtomicForReaders has writers that stamp the keys of a group with one number, each
@@ -313,6 +314,25 @@ func TestCloseWithIteratorsOpen(t *testing.T) {
 		t.Errorf("Close of a snapshot: %v", err)
 	}
 	mustClose(t, mustOpen(t, "data", tinyOptions(mem)))
+}
+
+// TestCloseBesideRelease: Close frees the memtables of a state whose last reference was given back,
+// but which the cleaner has not been told of yet.
+func TestCloseBesideRelease(t *testing.T) {
+	before := offheap.Mapped()
+	db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
+	if err := db.Put([]byte("k"), []byte("v"), NoSync); err != nil {
+		t.Fatal(err)
+	}
+	s := db.acquireState()
+	if err := db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s.refs.Add(-1) // half of releaseState
+	mustClose(t, db)
+	if n := offheap.Mapped() - before; n != 0 {
+		t.Errorf("%d bytes are left", n)
+	}
 }
 
 func TestUseAfterClose(t *testing.T) {

@@ -288,10 +288,12 @@ func (db *DB) closeFiles() (errs []error) {
 	if iterators > 0 {
 		return errs // what they read stays mapped: a leak is better than a fault
 	}
-	for _, m := range append(last.frozen, last.mem) {
-		if m.refs.Add(-1) == 0 {
-			m.arena.free()
-			m.drop()
+	for s := range db.older { // one may be there that is being released just now
+		for _, m := range append(s.frozen, s.mem) {
+			if m.refs.Add(-1) == 0 {
+				m.arena.free()
+				m.drop()
+			}
 		}
 	}
 	db.arenas.empty()
