@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,7 +27,11 @@ func (r *scrubRun) settle(it *scrubItem, found []Damage) {
 	var err error
 	switch {
 	case it.table != nil:
-		err = db.renewTable(it.table)
+		ctx := db.ctx
+		if r.request != nil {
+			ctx = r.request.ctx
+		}
+		err = db.renewTable(ctx, it.table)
 	case it.mem != nil:
 		db.segments.spoil(it.mem.segment)
 		err = db.flush(true)
@@ -77,11 +82,16 @@ func (db *DB) renewManifest() error {
 }
 
 // renewTable replaces a table by a new one of the same contents. When the old one cannot be read
-// whole it is kept out of compactions.
-func (db *DB) renewTable(t *table) error {
+// whole it is kept out of compactions. ctx ends the wait for one that has it.
+func (db *DB) renewTable(ctx context.Context, t *table) error {
+	defer context.AfterFunc(ctx, db.wake)()
 	db.mu.Lock()
-	for db.busy[t.meta.Num] && !db.closing {
+	for db.busy[t.meta.Num] && !db.closing && ctx.Err() == nil {
 		db.work.Wait() // a compaction may get rid of it, or find out that it cannot
+	}
+	if db.busy[t.meta.Num] && !db.closing {
+		db.mu.Unlock()
+		return ctx.Err()
 	}
 	s := db.state.Load()
 	if db.closing || !s.has(t) {

@@ -671,6 +671,39 @@ func TestScrubRate(t *testing.T) {
 	}
 }
 
+// TestScrubEndsWithItsContext: a damaged table that a compaction has is waited for, but not by a
+// Scrub whose context has ended.
+func TestScrubEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScrubbed(t, nil)
+		s.metrics() // no compaction runs
+		name := s.file(fileTable)
+		_, num := parseName(filepath.Base(name))
+		s.flip(name, 5)
+		busy := func(is bool) {
+			s.db.mu.Lock()
+			defer s.db.mu.Unlock()
+			s.db.busy[num] = is
+			s.db.work.Broadcast()
+		}
+		busy(true)
+		ctx, cancel := context.WithCancel(t.Context())
+		var err error
+		go func() { _, err = s.db.Scrub(ctx) }()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("a cancelled Scrub: %v", err)
+		}
+		busy(false)
+		if r, err := s.db.Scrub(t.Context()); err != nil || r.Found == 0 {
+			t.Errorf("the next Scrub: %+v, %v", r, err)
+		}
+		mustClose(t, s.db)
+	})
+}
+
 // afterSize calls do once after the size of a log segment was read.
 type afterSize struct {
 	vfs.FS
