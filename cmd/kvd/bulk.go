@@ -27,9 +27,10 @@ type store interface {
 }
 
 // openStore opens dir when it is given, else it dials the node.
-func (p *program) openStore(ctx context.Context, dir string, readOnly bool) (store, error) {
+func (p *program) openStore(ctx context.Context, dir string, readOnly bool,
+	report *bulkReport) (store, error) {
 	if dir == "" {
-		return p.dialStore(ctx)
+		return p.dialStore(ctx, report)
 	}
 	db, err := openOffline(dir, readOnly)
 	if err != nil {
@@ -39,7 +40,7 @@ func (p *program) openStore(ctx context.Context, dir string, readOnly bool) (sto
 }
 
 // dialStore connects to a node, or to the cluster that it belongs to.
-func (p *program) dialStore(ctx context.Context) (store, error) {
+func (p *program) dialStore(ctx context.Context, report *bulkReport) (store, error) {
 	c, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func (p *program) dialStore(ctx context.Context) (store, error) {
 	case err != nil:
 		return nil, errors.Join(err, c.Close())
 	}
-	return clusterStore{p.clusterClient()}, c.Close()
+	return clusterStore{p.clusterClient(), report}, c.Close()
 }
 
 // openOffline opens a database that must exist, unless it is opened for writing. It makes none in a
@@ -193,8 +194,8 @@ func (r *bulkReport) leaveOut(name, reason string, failure bool) {
 	}
 }
 
-// print reports to the user: what was left out to stderr, the result to stdout.
-func (r *bulkReport) print(p *program, command, did string) error {
+// printNotes tells the user on stderr what was left out.
+func (r *bulkReport) printNotes(p *program, command string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	const shown = 20
@@ -207,6 +208,13 @@ func (r *bulkReport) print(p *program, command, did string) error {
 	if more := r.failed + r.passed - shown; more > 0 && p.output != outputJSON {
 		fmt.Fprintf(p.stderr, "%s: left out: and %d more\n", command, more)
 	}
+}
+
+// print tells the user what was left out, and the result on stdout.
+func (r *bulkReport) print(p *program, command, did string) error {
+	r.printNotes(p, command)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if p.output == outputJSON {
 		return p.printJSON(struct {
 			Pairs    int64  `json:"pairs"`

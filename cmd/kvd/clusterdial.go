@@ -131,8 +131,11 @@ func (p *program) needCluster(ctx context.Context,
 }
 
 // clusterStore is a cluster as a store of import and export: of several values the one that was
-// written last, and everything synced at once.
-type clusterStore struct{ c *replication.ClusterClient }
+// written last, and everything synced at once. A scan reports the keys that have others.
+type clusterStore struct {
+	c      *replication.ClusterClient
+	report *bulkReport
+}
 
 func (s clusterStore) Get(ctx context.Context, key, dst []byte) ([]byte, error) {
 	v, err := s.c.Get(ctx, key, replication.ReadOptions{})
@@ -157,7 +160,13 @@ func (s clusterStore) Apply(ctx context.Context, b *lsm.Batch, _ lsm.Durability)
 func (s clusterStore) Scan(ctx context.Context, lower, upper []byte, limit int,
 	fn func(key, value []byte) error) error {
 	return s.c.Scan(ctx, lower, upper, limit, replication.ReadOptions{},
-		func(key []byte, values [][]byte) error { return fn(key, values[0]) })
+		func(key []byte, values [][]byte) error {
+			if others := len(values) - 1; others > 0 {
+				s.report.leaveOut(string(key), fmt.Sprintf("%s besides the one that was written "+
+					"last; see: kvd get %s", plural(others, "value"), printable(key)), true)
+			}
+			return fn(key, values[0])
+		})
 }
 
 func (s clusterStore) Flush(context.Context) error { return nil } // every write was synced

@@ -189,7 +189,7 @@ func (d *demo) load(ctx context.Context) error {
 	slices.Sort(d.files) // by the path, which is the key, not by directories as they were walked
 	show := d.p.startProgress("import", d.bytes)
 	report := new(bulkReport)
-	im := importer{store: clusterStore{d.client}, report: report, show: show,
+	im := importer{store: clusterStore{d.client, report}, report: report, show: show,
 		options: importOptions{dir: d.source, durability: durabilityFlag(lsm.Sync)},
 		load:    func(it item) ([]byte, error) { return root.ReadFile(it.file) }}
 	start := time.Now()

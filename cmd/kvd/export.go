@@ -28,7 +28,9 @@ func (p *program) exportCommand() *cobra.Command {
 --jsonl every pair becomes a line of FILE (- is stdout).
 
 A key that is no path below DIR ("../x", "/x", "a//b"), or that needs a file where another key
-needs a directory, is left out and makes the exit code 1: export such keys with --jsonl.
+needs a directory, is left out and makes the exit code 1: export such keys with --jsonl. Of several
+values that a key of a cluster has the one that was written last is exported, and the exit code
+is 1: keep one or join them first (kvd get KEY says how).
 
 A running node is read page by page while it goes on taking writes. For one moment of everything,
 take a checkpoint and export that with --data.`,
@@ -63,11 +65,11 @@ func (p *program) runExport(ctx context.Context, o exportOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := p.openStore(ctx, o.data, true)
+	report := new(bulkReport)
+	s, err := p.openStore(ctx, o.data, true, report)
 	if err != nil {
 		return err
 	}
-	report := new(bulkReport)
 	to, err := p.openSink(o, report)
 	if err != nil {
 		return errors.Join(err, s.Close())
@@ -79,7 +81,9 @@ func (p *program) runExport(ctx context.Context, o exportOptions) (err error) {
 	})
 	show.stop()
 	err = errors.Join(err, to.finish(err == nil), s.Close())
-	if o.jsonl != "-" {
+	if o.jsonl == "-" {
+		report.printNotes(p, "kvd export")
+	} else {
 		did := "exported"
 		if err != nil {
 			did = "broke off: wrote"

@@ -55,12 +55,25 @@ func (p *program) writeValue(value []byte) error {
 	return err
 }
 
-// valuesJSON is what a key of a cluster has.
+// valuesJSON is a key with its values.
 type valuesJSON struct {
 	pairJSON
-	Siblings []pairJSON           `json:"siblings,omitempty"` // values besides the first
-	Context  string               `json:"context"`
-	Nodes    []replication.NodeID `json:"nodes"`
+	Siblings []pairJSON `json:"siblings,omitempty"` // values besides the first
+}
+
+func makeValuesJSON(key []byte, values [][]byte) valuesJSON {
+	j := valuesJSON{pairJSON: makePairJSON(key, values[0])}
+	for _, other := range values[1:] {
+		j.Siblings = append(j.Siblings, makePairJSON(key, other))
+	}
+	return j
+}
+
+// gotJSON is what a key of a cluster has.
+type gotJSON struct {
+	valuesJSON
+	Context string               `json:"context"`
+	Nodes   []replication.NodeID `json:"nodes"`
 }
 
 // writeValues writes the value that was written last. Of others, which were written without
@@ -71,11 +84,7 @@ func (p *program) writeValues(key []byte, v replication.Values) error {
 		return &notFoundError{key}
 	}
 	if p.output == outputJSON {
-		j := valuesJSON{pairJSON: makePairJSON(key, v.All[0]), Context: context, Nodes: v.Nodes}
-		for _, other := range v.All[1:] {
-			j.Siblings = append(j.Siblings, makePairJSON(key, other))
-		}
-		return p.printJSON(j)
+		return p.printJSON(gotJSON{makeValuesJSON(key, v.All), context, v.Nodes})
 	}
 	if err := p.writeValue(v.All[0]); err != nil || len(v.All) == 1 {
 		return err

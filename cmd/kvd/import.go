@@ -65,12 +65,12 @@ func (p *program) runImport(ctx context.Context, o importOptions) error {
 		return err
 	}
 	defer source.close()
-	s, err := p.openStore(ctx, o.data, false)
+	report := new(bulkReport)
+	s, err := p.openStore(ctx, o.data, false, report)
 	if err != nil {
 		return err
 	}
 	show := p.startProgress("import", total)
-	report := new(bulkReport)
 	im := importer{store: s, options: o, report: report, show: show, load: source.load}
 	err = im.run(ctx, source.walk)
 	show.stop()

@@ -140,6 +140,17 @@ func grouped(n int64) string {
 	return s
 }
 
+// plural prints a count of things: 1 key, 2 keys, 2 losses.
+func plural[N int | int64](n N, thing string) string {
+	switch {
+	case n == 1:
+		return "1 " + thing
+	case strings.HasSuffix(thing, "s"):
+		thing += "e"
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // short prints a duration with three digits: 1.23s, 45.6ms, 789µs.
 func short(d time.Duration) string {
 	switch {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -75,35 +76,48 @@ func (p *program) scanCommand() *cobra.Command {
 		}
 		ctx := cmd.Context()
 		return p.withEither(ctx, &o, func(c *replication.Client) error {
-			return p.scan(keysOnly, func(print func(key, value []byte) error) error {
+			return p.scan(keysOnly, func(print printValues) error {
 				if keysOnly {
 					return c.ScanKeys(ctx, lower, upper, limit,
-						func(k []byte) error { return print(k, nil) })
+						func(k []byte) error { return print(k, [][]byte{nil}) })
 				}
-				return c.Scan(ctx, lower, upper, limit, print)
+				values := make([][]byte, 1)
+				return c.Scan(ctx, lower, upper, limit, func(key, value []byte) error {
+					values[0] = value
+					return print(key, values)
+				})
 			})
 		}, func(c *replication.ClusterClient) error {
-			return p.scan(keysOnly, func(print func(key, value []byte) error) error {
-				return c.Scan(ctx, lower, upper, limit, o.read(),
-					func(key []byte, values [][]byte) error { return print(key, values[0]) })
+			return p.scan(keysOnly, func(print printValues) error {
+				return c.Scan(ctx, lower, upper, limit, o.read(), print)
 			})
 		})
 	}
 	return cmd
 }
 
-// scan prints the pairs that walk comes by.
-func (p *program) scan(keysOnly bool,
-	walk func(print func(key, value []byte) error) error) error {
+// printValues prints a key and its values, of which there is one at least.
+type printValues = func(key []byte, values [][]byte) error
+
+// scan prints the pairs that walk comes by. A line has room for one value: of keys with others,
+// which were written without knowledge of it, people are told, and JSON has them.
+func (p *program) scan(keysOnly bool, walk func(print printValues) error) error {
 	out := bufio.NewWriterSize(p.stdout, 64<<10)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
-	print := func(key, value []byte) error {
+	several, first := 0, ""
+	print := func(key []byte, values [][]byte) error {
+		value := values[0]
+		if len(values) > 1 && !keysOnly && p.output != outputJSON {
+			if several++; several == 1 {
+				first = printable(key)
+			}
+		}
 		switch {
 		case p.output == outputJSON && keysOnly:
 			return encoder.Encode(keyJSON(key))
 		case p.output == outputJSON:
-			return encoder.Encode(makePairJSON(key, value))
+			return encoder.Encode(makeValuesJSON(key, values))
 		case p.output == outputTable:
 			key, value = []byte(printable(key)), []byte(printable(value))
 		}
@@ -118,6 +132,10 @@ func (p *program) scan(keysOnly bool,
 	err := walk(print)
 	if flush := out.Flush(); !errors.Is(err, flush) {
 		err = errors.Join(err, flush)
+	}
+	if several > 0 {
+		fmt.Fprintf(p.stderr, "kvd scan: %s with more values than the one shown; see: "+
+			"kvd get %s\n", plural(several, "key"), first)
 	}
 	return err
 }

@@ -55,6 +55,8 @@ func TestScripts(t *testing.T) {
 			"flip":     scriptFlip,
 			"glob":     scriptGlob,
 			"mkfifo":   scriptFIFO,
+			"address":  scriptAddress,
+			"context":  scriptContext,
 		},
 	})
 }
@@ -194,6 +196,18 @@ func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
 // scriptFIFO is "mkfifo NAME": a named pipe, which an import must not hang on.
 func scriptFIFO(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(syscall.Mkfifo(ts.MkAbs(args[0]), 0o644))
+}
+
+// scriptAddress is "address VAR": VAR becomes an address that is free, for the list of a cluster.
+func scriptAddress(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Setenv(args[0], freeAddr())
+}
+
+// scriptContext is "context VAR": VAR becomes the context in the JSON on stdout.
+func scriptContext(ts *testscript.TestScript, neg bool, args []string) {
+	var got struct{ Context string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &got))
+	ts.Setenv(args[0], got.Context)
 }
 
 // scriptGlob is "glob VAR PATTERN": VAR becomes the last file that matches.
