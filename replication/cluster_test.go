@@ -419,6 +419,16 @@ func TestClusterRefusesForeignData(t *testing.T) {
 	if err := db.Put([]byte("k"), []byte("v"), lsm.Sync); err != nil {
 		t.Fatal(err)
 	}
+	// Keys that a cluster would use are a user's here.
+	if err := db.Put(identityKey, []byte("n1"), lsm.Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckUnowned(db); err != nil {
+		t.Error(err)
+	}
+	if err := db.Delete(identityKey, lsm.Sync); err != nil {
+		t.Fatal(err)
+	}
 	var wrong *IdentityError
 	o := ClusterOptions{Self: "n1", Placement: simPlacement(3, 3, 0)}
 	if _, err := NewCluster(db, o); !errors.As(err, &wrong) {
@@ -433,6 +443,9 @@ func TestClusterRefusesForeignData(t *testing.T) {
 	o.Self = "n2"
 	if _, err := NewCluster(db, o); !errors.As(err, &wrong) {
 		t.Errorf("the database of n1 for n2: %v", err)
+	}
+	if e, ok := errors.AsType[*OwnedError](CheckUnowned(db)); !ok || e.Node != "n1" {
+		t.Errorf("the database of n1 for a node by itself: %v", CheckUnowned(db))
 	}
 	// With one node more other nodes own a part of the keys, and would say that there are none.
 	o = ClusterOptions{Self: "n1", Placement: simPlacement(4, 3, 0)}

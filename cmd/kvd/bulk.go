@@ -73,6 +73,11 @@ func openOffline(dir string, readOnly bool) (*lsm.DB, error) {
 		}
 	}
 	db, err := lsm.Open(dir, lsm.Options{ReadOnly: readOnly})
+	if err == nil {
+		if err = replication.CheckUnowned(db); err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}

@@ -81,6 +81,16 @@ func insteadOf(command string) string {
 	return "stop it first, or give another one with --data"
 }
 
+// ownedHint says what to do about the data of a node of a cluster.
+func ownedHint(node replication.NodeID, command string) string {
+	switch command {
+	case "kvd import", "kvd export":
+		return "it holds the cluster's records: start the node, then go through it without --data"
+	}
+	return "start it with --id " + string(node) + ", --cluster and --tls, or give another " +
+		"directory with --data"
+}
+
 // hint says what to do about an error; empty when the error says it all.
 func hint(err error, command string) string {
 	if _, ok := errors.AsType[*usageError](err); ok {
@@ -117,6 +127,9 @@ func hint(err error, command string) string {
 		return "make an authority with: kvd cert init; certificates are made where ca.key is"
 	case errors.Is(err, fs.ErrPermission):
 		return "this user may not read and write there: change the owner, or choose another place"
+	}
+	if e, ok := errors.AsType[*replication.OwnedError](err); ok {
+		return ownedHint(e.Node, command)
 	}
 	if _, ok := errors.AsType[*replication.IdentityError](err); ok {
 		return "start it as it was before; to change the nodes of a cluster, export and import"

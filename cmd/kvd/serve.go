@@ -15,6 +15,7 @@ import (
 
 	"kvd/lsm"
 	"kvd/netquic"
+	"kvd/replication"
 )
 
 // serveSettings are the settings of a node.
@@ -146,6 +147,11 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	// Closed last of all: nothing reads or writes any more by then.
 	defer func() { err = errors.Join(err, db.Close()) }()
 	opened := time.Since(start)
+	if s.cluster == "" {
+		if err := replication.CheckUnowned(db); err != nil {
+			return fmt.Errorf("open %s: %w", s.data, err)
+		}
+	}
 
 	n, err := take(ctx, before, func() (*servedNode, error) { return s.listenOn(db, log) })
 	if err != nil {
