@@ -32,7 +32,7 @@ type Batch struct {
 // Put adds a pair. It copies key and value. A pair out of bounds makes Apply fail.
 func (b *Batch) Put(key, value []byte) {
 	if len(value) > MaxValueBytes {
-		b.fail(&ValueSizeError{len(value)})
+		b.fail(&ValueSizeError{Bytes: len(value)})
 		return
 	}
 	if b.start(sstable.KindPut, key, len(value)) {
@@ -64,7 +64,7 @@ func (b *Batch) fail(err error) {
 
 func (b *Batch) start(kind sstable.Kind, key []byte, valueBytes int) bool {
 	if len(key) == 0 || len(key) > MaxKeyBytes {
-		b.fail(&KeySizeError{len(key)})
+		b.fail(&KeySizeError{Bytes: len(key)})
 	}
 	if size := len(b.data) + len(key) + valueBytes + 16; size > MaxBatchBytes {
 		b.fail(&BatchSizeError{size})

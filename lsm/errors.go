@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"syscall"
@@ -36,18 +37,22 @@ var (
 	ErrFormat = errors.New("lsm: unknown format")
 )
 
-// KeySizeError is returned for a key of no bytes or more than MaxKeyBytes.
-type KeySizeError struct{ Bytes int }
+// KeySizeError is returned for a key of no bytes or more than MaxKeyBytes, or than Max where a
+// layer above allows less.
+type KeySizeError struct{ Bytes, Max int }
 
 func (e *KeySizeError) Error() string {
-	return fmt.Sprintf("lsm: key of %d bytes: must be 1 to %d", e.Bytes, MaxKeyBytes)
+	return fmt.Sprintf("lsm: key of %d bytes: must be 1 to %d", e.Bytes,
+		cmp.Or(e.Max, MaxKeyBytes))
 }
 
-// ValueSizeError is returned for a value of more than MaxValueBytes.
-type ValueSizeError struct{ Bytes int }
+// ValueSizeError is returned for a value of more than MaxValueBytes, or than Max where a layer
+// above allows less.
+type ValueSizeError struct{ Bytes, Max int }
 
 func (e *ValueSizeError) Error() string {
-	return fmt.Sprintf("lsm: value of %d bytes: must be at most %d", e.Bytes, MaxValueBytes)
+	return fmt.Sprintf("lsm: value of %d bytes: must be at most %d", e.Bytes,
+		cmp.Or(e.Max, MaxValueBytes))
 }
 
 // BatchSizeError is returned for a batch that encodes to more than MaxBatchBytes.

@@ -132,11 +132,11 @@ func (o *Op) check() error {
 	switch o.Kind {
 	case KindRead, KindWrite, KindExplain:
 		if len(o.Key) == 0 || len(o.Key) > MaxObjectKeyBytes {
-			return &lsm.KeySizeError{Bytes: len(o.Key)}
+			return &lsm.KeySizeError{Bytes: len(o.Key), Max: MaxObjectKeyBytes}
 		}
 	}
 	if len(o.Value) > MaxObjectValueBytes {
-		return &lsm.ValueSizeError{Bytes: len(o.Value)}
+		return &lsm.ValueSizeError{Bytes: len(o.Value), Max: MaxObjectValueBytes}
 	}
 	return nil
 }

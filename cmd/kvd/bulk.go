@@ -124,6 +124,14 @@ func orNil(b []byte) []byte {
 
 var _ store = (*replication.Client)(nil)
 
+// limits are the most bytes that a key and a value may have in a store: less in a cluster.
+func limits(s store) (key, value int) {
+	if _, ok := s.(clusterStore); ok {
+		return replication.MaxObjectKeyBytes, replication.MaxObjectValueBytes
+	}
+	return lsm.MaxKeyBytes, lsm.MaxValueBytes
+}
+
 // pairSum is the share of one pair in the checksum of a set of pairs. The checksum is the sum of
 // the shares, so it does not depend on the order: an import and an export of the same pairs print
 // the same one.

@@ -48,7 +48,7 @@ continued by --resume, which leaves alone what is there already.`,
 	f.Var(&o.durability, "durability", "of each batch: sync, async or nosync")
 	f.BoolVar(&o.resume, "resume", false, "leave alone what is there already")
 	f.BoolVar(&o.verify, "verify", true, "read every pair back and compare")
-	f.BoolVar(&o.skipLarge, "skip-large", false, "files above the value limit are no failure")
+	f.BoolVar(&o.skipLarge, "skip-large", false, "files above the limit of a value are no failure")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if (o.dir == "") == (o.jsonl == "") {
 			return usagef("give one of --dir and --jsonl")
@@ -157,11 +157,6 @@ func (p *program) openDirectory(ctx context.Context, o importOptions) (s source,
 			info, err := d.Info()
 			if err != nil {
 				report.leaveOut(name, err.Error(), true)
-				return nil
-			}
-			if info.Size() > lsm.MaxValueBytes {
-				report.leaveOut(name, (&lsm.ValueSizeError{Bytes: int(info.Size())}).Error(),
-					!o.skipLarge)
 				return nil
 			}
 			return emit(item{key: []byte(o.prefix + name), file: name, size: info.Size()})

@@ -118,12 +118,18 @@ func (im *importer) fetch(ctx context.Context, it item) ([]byte, bool, error) {
 	if name == "" {
 		name = string(it.key)
 	}
-	value, err := im.load(it)
-	if err == nil && len(value) > lsm.MaxValueBytes {
-		err = &lsm.ValueSizeError{Bytes: len(value)}
+	keyMax, valueMax := limits(im.store)
+	if it.size > int64(valueMax) { // told without reading it
+		err := &lsm.ValueSizeError{Bytes: int(it.size), Max: valueMax}
+		im.report.leaveOut(name, err.Error(), it.file == "" || !im.options.skipLarge)
+		return nil, false, nil
 	}
-	if err == nil && len(it.key) > lsm.MaxKeyBytes {
-		err = &lsm.KeySizeError{Bytes: len(it.key)}
+	value, err := im.load(it)
+	if err == nil && len(value) > valueMax {
+		err = &lsm.ValueSizeError{Bytes: len(value), Max: valueMax}
+	}
+	if err == nil && len(it.key) > keyMax {
+		err = &lsm.KeySizeError{Bytes: len(it.key), Max: keyMax}
 	}
 	if err != nil {
 		im.report.leaveOut(name, err.Error(), true)
