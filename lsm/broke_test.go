@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -277,7 +278,7 @@ func TestCompactDeadlineHoldsNobodyUp(t *testing.T) {
 }
 
 // A checkpoint that failed left its links behind, or CURRENT in the making, and the next try found
-// the directory not empty.
+// the directory not empty. Then it left the directory.
 func TestCheckpointAgainAfterFailure(t *testing.T) {
 	for kind, name := range map[vfs.OpKind]string{
 		vfs.OpCreate: "copy/" + manifestPrefix, vfs.OpSync: "copy/" + currentName, vfs.OpWriteAt: "copy/" + currentName,
@@ -296,6 +297,9 @@ func TestCheckpointAgainAfterFailure(t *testing.T) {
 		full.Store(true)
 		if err := db.Checkpoint("copy"); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
+		}
+		if names, err := fsys.List("copy"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after %v of %s a directory is left: %v, %v", kind, name, names, err)
 		}
 		full.Store(false)
 		if err := db.Checkpoint("copy"); err != nil {

@@ -31,9 +31,11 @@ func (db *DB) Checkpoint(dir string) error {
 
 func (db *DB) checkpoint(dir string, v *version) (err error) {
 	fsys := db.opts.FS
-	if names, err := fsys.List(dir); err == nil && len(names) > 0 {
+	names, err := fsys.List(dir)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if err == nil && len(names) > 0 {
 		return fmt.Errorf("%w: the directory is not empty", fs.ErrExist)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	} else if err != nil && !isNew {
 		return err
 	}
 	if err := makeDir(fsys, dir); err != nil {
@@ -47,6 +49,9 @@ func (db *DB) checkpoint(dir string, v *version) (err error) {
 		if err != nil && !m.named { // what CURRENT may name must stay
 			for _, name := range linked {
 				_ = fsys.Remove(name) // so that the next try finds the directory empty
+			}
+			if isNew {
+				_ = fsys.Remove(dir) // stays if something else is in it
 			}
 		}
 	}()

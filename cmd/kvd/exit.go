@@ -81,6 +81,23 @@ func insteadOf(command string) string {
 	return "stop it first, or give another one with --data"
 }
 
+// checkpointHint says what to do about a checkpoint that failed at the node, whose errors come as
+// texts.
+func checkpointHint(text string) string {
+	switch {
+	case strings.Contains(text, "cross-device link"):
+		return "a checkpoint is made of hard links: choose a directory on the disk of the data, " +
+			"then copy it"
+	case strings.Contains(text, fs.ErrExist.Error()):
+		return "name a directory that does not exist yet; it is on the node's machine"
+	case strings.Contains(text, fs.ErrPermission.Error()):
+		return "DIR is on the node's machine: choose one that the node may write to"
+	case strings.Contains(text, "damaged table"):
+		return "what is sound of it is right; to get rid of damage: kvd debug salvage"
+	}
+	return ""
+}
+
 // ownedHint says what to do about the data of a node of a cluster.
 func ownedHint(node replication.NodeID, command string) string {
 	switch command {
@@ -127,6 +144,11 @@ func hint(err error, command string) string {
 		return "make an authority with: kvd cert init; certificates are made where ca.key is"
 	case errors.Is(err, fs.ErrPermission):
 		return "this user may not read and write there: change the owner, or choose another place"
+	}
+	if command == "kvd checkpoint" {
+		if h := checkpointHint(err.Error()); h != "" {
+			return h
+		}
 	}
 	if e, ok := errors.AsType[*replication.OwnedError](err); ok {
 		return ownedHint(e.Node, command)

@@ -38,13 +38,22 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			e.Setenv("TMPDIR", e.WorkDir)
 			e.Setenv("GOROOT", "")
-			return nil
+			if !otherDisk() {
+				return nil
+			}
+			dir, err := os.MkdirTemp(sharedMemory, "kvd-test-")
+			e.Defer(func() { _ = os.RemoveAll(dir) })
+			e.Setenv("ELSEWHERE", dir)
+			return err
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "root" {
-				return false, fmt.Errorf("unknown condition %q", cond)
+			switch cond {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "elsewhere":
+				return otherDisk(), nil
 			}
-			return os.Geteuid() == 0, nil
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":     scriptNode,
@@ -59,6 +68,16 @@ func TestScripts(t *testing.T) {
 			"context":  scriptContext,
 		},
 	})
+}
+
+const sharedMemory = "/dev/shm"
+
+// otherDisk reports whether there is a file system besides that of the scripts: ELSEWHERE is a
+// directory on it.
+func otherDisk() bool {
+	var here, there syscall.Stat_t
+	return syscall.Stat(os.TempDir(), &here) == nil && syscall.Stat(sharedMemory, &there) == nil &&
+		here.Dev != there.Dev
 }
 
 // runningNode is the node of a script.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -79,16 +78,9 @@ func watchScrub(ctx context.Context, c *replication.Client, bytes uint64, show *
 	}
 }
 
-func scrubMetrics(ctx context.Context, c *replication.Client) (m lsm.ScrubMetrics, err error) {
-	raw, err := c.Status(ctx)
-	if err != nil {
-		return m, err
-	}
-	var s nodeStatus
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return m, fmt.Errorf("status of the node: %w", err)
-	}
-	return s.Engine.Scrub, nil
+func scrubMetrics(ctx context.Context, c *replication.Client) (lsm.ScrubMetrics, error) {
+	s, err := statusOf(ctx, c)
+	return s.Engine.Scrub, err
 }
 
 // damageRow is a damaged place as -o json prints it.

@@ -36,6 +36,17 @@ type nodeStatus struct {
 	Transport netquic.Metrics `json:"transport"`
 }
 
+func statusOf(ctx context.Context, c *replication.Client) (s nodeStatus, err error) {
+	raw, err := c.Status(ctx)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, fmt.Errorf("status of the node: %w", err)
+	}
+	return s, nil
+}
+
 func (p *program) status(ctx context.Context, c *replication.Client) error {
 	raw, err := c.Status(ctx)
 	if err != nil {
