@@ -40,6 +40,9 @@ var (
 	// ErrDraining says that the node is shutting down and takes no new requests. Nothing was
 	// executed.
 	ErrDraining = errors.New("replication: node is shutting down")
+	// ErrBadRequest refuses what no node of this cluster can do: a level of more replicas than
+	// there are, a context of something else. Nothing was executed.
+	ErrBadRequest = errors.New("replication: bad request")
 	// ErrInDoubt says that a write may or may not have happened: the answer did not arrive, or the
 	// node could not tell. Writing the same again is always allowed.
 	ErrInDoubt = errors.New("replication: outcome unknown")
@@ -47,7 +50,7 @@ var (
 
 // RemoteError is a failure that the node reports. Its text is the node's. It unwraps to the
 // sentinel that the node named (lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrSuspended, lsm.ErrClosed,
-// ErrDraining, ErrInDoubt, context.DeadlineExceeded), or to nothing.
+// ErrDraining, ErrInDoubt, ErrBadRequest, context.DeadlineExceeded), or to nothing.
 type RemoteError struct {
 	Text     string
 	Sentinel error
@@ -80,6 +83,7 @@ var textStatuses = []struct {
 	{statusInDoubt, ErrInDoubt},
 	{statusOverloaded, ErrOverloaded},
 	{statusSiblings, ErrTooManySiblings},
+	{statusBadRequest, ErrBadRequest},
 }
 
 // appendError appends the answer that says err. A write whose error is none of the known ones is
@@ -167,7 +171,7 @@ func (d *decoder) failure(s status) error {
 		return &InDoubtError{Need: d.size(), Got: d.size()}
 	case statusEpoch:
 		return &EpochError{Have: d.uvarint(), Want: d.uvarint()}
-	case statusBadRequest, statusFailed:
+	case statusFailed:
 		return &RemoteError{Text: string(d.field())}
 	}
 	for _, t := range textStatuses {

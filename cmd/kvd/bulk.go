@@ -61,7 +61,7 @@ func openOffline(dir string, readOnly bool) (*lsm.DB, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && readOnly:
-		return nil, fmt.Errorf("%s: there is no such directory", dir)
+		return nil, fmt.Errorf("data directory: %w", err)
 	case err == nil && !info.IsDir():
 		return nil, fmt.Errorf("%s: not a directory", dir)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):

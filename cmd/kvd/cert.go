@@ -22,11 +22,8 @@ func (p *program) certCommand() *cobra.Command {
 		Long: `A cluster is an authority: a key that signs the certificates of its nodes and
 clients. Make one with init, in a directory of its own, and keep ca.key where certificates are made.
 A node gets a copy of ca.pem, NAME.pem and NAME.key; a client the same, with its own name.`,
-		Args: exactly(0, "one of its commands"),
 	}
-	cmd.RunE = func(*cobra.Command, []string) error {
-		return usagef("needs one of its commands: init, node, client, ls")
-	}
+	onlyCommands(cmd)
 	cmd.AddCommand(p.certInitCommand(), p.certIssueCommand(netquic.RoleNode),
 		p.certIssueCommand(netquic.RoleClient), p.certListCommand())
 	return cmd
@@ -123,7 +120,7 @@ NAME.pem: the key stays, and with it what the %[1]s is known by.`, role),
 		name := args[0]
 		if err := issue(dir, name); err != nil {
 			if bad, ok := errors.AsType[*netquic.NameError](err); ok {
-				return &usageError{bad}
+				return &usageError{err: bad}
 			}
 			return err
 		}

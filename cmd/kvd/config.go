@@ -43,7 +43,7 @@ func (p *program) configure(cmd *cobra.Command) error {
 	}
 	values, err := readConfig(path, settingNames(cmd.Root()))
 	if err != nil {
-		return &usageError{err}
+		return &usageError{err: err}
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if err == nil && f.Annotations[settingAnnotation] != nil {
@@ -51,7 +51,7 @@ func (p *program) configure(cmd *cobra.Command) error {
 		}
 	})
 	if err != nil {
-		return &usageError{err}
+		return &usageError{err: err}
 	}
 	return p.checkOutput()
 }
@@ -204,7 +204,7 @@ func (p *program) showConfig(cmd *cobra.Command) error {
 	known := settingNames(cmd.Root())
 	values, err := readConfig(path, known)
 	if err != nil {
-		return &usageError{err}
+		return &usageError{err: err}
 	}
 	rows := map[string]configRow{}
 	var visit func(c *cobra.Command)
@@ -226,7 +226,7 @@ func (p *program) showConfig(cmd *cobra.Command) error {
 	}
 	visit(cmd.Root())
 	if err != nil {
-		return &usageError{err}
+		return &usageError{err: err}
 	}
 	table := p.newTable("SETTING", "VALUE", "FROM")
 	for _, name := range known {

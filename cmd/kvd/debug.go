@@ -19,11 +19,8 @@ func (p *program) debugCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "debug",
 		Short: "Look into the files of a database that no node has open",
-		Args:  exactly(0, "one of its commands"),
 	}
-	cmd.RunE = func(*cobra.Command, []string) error {
-		return usagef("needs one of its commands: wal, sst, manifest, find, verify, salvage")
-	}
+	onlyCommands(cmd)
 	cmd.AddCommand(p.debugWalCommand(), p.debugTableCommand(), p.debugManifestCommand(),
 		p.debugFindCommand(), p.debugVerifyCommand(), p.debugSalvageCommand())
 	return cmd

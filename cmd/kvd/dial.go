@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -79,16 +80,22 @@ func (p *program) caller(addr string) (c *netquic.Client, err error) {
 		err = s.certificate(&o)
 	case s.pin != "":
 		if o.Pin, err = netquic.ParsePin(s.pin); err != nil {
-			err = &usageError{err}
+			err = &usageError{err: err}
 		}
 	default:
 		o.KnownServers, err = s.knownServers()
+	}
+	if s.tls != "" && errors.Is(err, fs.ErrNotExist) {
+		err = &usageError{err, tlsHint}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return netquic.NewClient(addr, o)
 }
+
+const tlsHint = "--tls is a directory with the cluster's ca.pem, and NAME.pem and NAME.key of " +
+	"who is to be let in; make one with: kvd cert init --tls DIR"
 
 // certificate has the client know the nodes of a cluster by their authority, and show a certificate
 // of its own if one is named.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 
@@ -24,13 +26,16 @@ const (
 )
 
 // usageError is a mistake in the command line or in a setting.
-type usageError struct{ err error }
+type usageError struct {
+	err  error
+	hint string // what to do about it; by default to look at --help
+}
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error {
-	return &usageError{fmt.Errorf(format, args...)}
+	return &usageError{err: fmt.Errorf(format, args...)}
 }
 
 // notFoundError is a key without a value.
@@ -48,7 +53,7 @@ func (p *program) report(cmd *cobra.Command, err error) int {
 		name = cmd.CommandPath()
 	}
 	fmt.Fprintf(p.stderr, "%s: %s\n", name, strings.TrimSpace(err.Error()))
-	if h := hint(err, name); h != "" {
+	if h := p.hint(err, name); h != "" {
 		fmt.Fprintf(p.stderr, "  %s\n", h)
 	}
 	return exitCode(err)
@@ -58,7 +63,7 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*notFoundError](err); ok {
 		return exitNotFound
 	}
-	if _, ok := errors.AsType[*usageError](err); ok {
+	if _, ok := errors.AsType[*usageError](err); ok || errors.Is(err, replication.ErrBadRequest) {
 		return exitUsage
 	}
 	if _, ok := errors.AsType[*lsm.KeySizeError](err); ok {
@@ -79,6 +84,31 @@ func insteadOf(command string) string {
 		return "stop it, or go through it without --data"
 	}
 	return "stop it first, or give another one with --data"
+}
+
+// refusedHint says what to do about a setting that only the cluster could judge. Its errors come as
+// texts.
+func refusedHint(text string) string {
+	switch {
+	case strings.Contains(text, "replication: context:"):
+		return "--context is what kvd get KEY -o json printed, for the same key of the same cluster"
+	case strings.Contains(text, "replication: consistency"):
+		return "ask for as many replicas as there are, at most; ALL is all of them"
+	}
+	return ""
+}
+
+// missingHint says what to do about a file or a directory that is not there.
+func missingHint(command string) string {
+	switch {
+	case command == "kvd import":
+		return "--dir, --jsonl and --data are paths on this machine: is there a mistake in one?"
+	case command == "kvd export":
+		return "--data is a data directory or a checkpoint; the directory of --jsonl must exist"
+	case strings.HasPrefix(command, "kvd debug"):
+		return "it wants files of a data directory or of a checkpoint on this machine"
+	}
+	return ""
 }
 
 // checkpointHint says what to do about a checkpoint that failed at the node, whose errors come as
@@ -109,9 +139,15 @@ func ownedHint(node replication.NodeID, command string) string {
 }
 
 // hint says what to do about an error; empty when the error says it all.
-func hint(err error, command string) string {
-	if _, ok := errors.AsType[*usageError](err); ok {
-		return "see: " + command + " --help"
+func (p *program) hint(err error, command string) string {
+	if e, ok := errors.AsType[*usageError](err); ok {
+		return cmp.Or(e.hint, "see: "+command+" --help")
+	}
+	if e, ok := errors.AsType[*lsm.KeySizeError](err); ok && e.Bytes == 0 {
+		return "a key cannot be empty; is it a variable of the shell that is not set?"
+	}
+	if e, ok := errors.AsType[*net.DNSError](err); ok {
+		return "nobody knows the host " + e.Name + ": is --addr right?"
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -131,7 +167,12 @@ func hint(err error, command string) string {
 	case errors.Is(err, lsm.ErrReadOnly):
 		return "the node's log says why it stopped taking writes; restart it once that is mended"
 	case errors.Is(err, netquic.ErrRefused):
-		return "is the node running? start one with: kvd"
+		if p.client.addr == defaultListen {
+			return "is the node running? start one with: kvd"
+		}
+		return "nothing answers at " + p.client.addr + ": is --addr right, is the node running?"
+	case errors.Is(err, replication.ErrBadRequest):
+		return refusedHint(err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, netquic.ErrTimeout):
 		return "no answer in time; is --addr right, is the node running? (--timeout waits longer)"
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -149,6 +190,9 @@ func hint(err error, command string) string {
 		if h := checkpointHint(err.Error()); h != "" {
 			return h
 		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return missingHint(command)
 	}
 	if e, ok := errors.AsType[*replication.OwnedError](err); ok {
 		return ownedHint(e.Node, command)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -66,7 +67,7 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SilenceUsage = true
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return p.configure(cmd) }
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 
 	shared := root.PersistentFlags()
 	shared.StringVar(&p.configFile, "config", "", "read settings from this TOML file")
@@ -78,9 +79,52 @@ func (p *program) rootCommand() *cobra.Command {
 		p.importCommand(), p.exportCommand(),
 		p.statusCommand(), p.checkpointCommand(), p.compactCommand(),
 		p.scrubCommand(), p.ringCommand(), p.explainCommand(), p.certCommand(),
-		p.debugCommand(), p.demoCommand(), p.configCommand(),
+		p.debugCommand(), p.demoCommand(), p.configCommand(), p.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		onlyCommands(c)
+	}
 	return root
+}
+
+// flagError is a mistake in the flags of cmd. What was meant for a key or a value may be one.
+func flagError(cmd *cobra.Command, err error) error {
+	e := &usageError{err: err}
+	if strings.Contains(cmd.Use, "KEY") {
+		e.hint = "a key or a value that begins with - goes behind --, flags before it; see: " +
+			cmd.CommandPath() + " --help"
+	}
+	return e
+}
+
+// onlyCommands makes cmd one that does nothing without one of its commands.
+func onlyCommands(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		var names []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				names = append(names, c.Name())
+			}
+		}
+		if len(args) > 0 {
+			return usagef("unknown command %q; there are: %s", args[0], strings.Join(names, ", "))
+		}
+		return usagef("needs one of its commands: %s", strings.Join(names, ", "))
+	}
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, as --version does",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(p.stdout, "kvd version", version())
+			return err
+		},
+	}
 }
 
 // interruptible returns a context that ends with the first SIGINT or SIGTERM, for the command to

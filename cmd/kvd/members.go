@@ -87,7 +87,7 @@ func (s *serveSettings) placement() (*replication.Placement, replication.Member,
 	}
 	p, err := replication.NewPlacement(1, members, n)
 	if err != nil {
-		return nil, self, &usageError{err}
+		return nil, self, &usageError{err: err}
 	}
 	self, ok := p.Member(replication.NodeID(s.id))
 	if !ok {

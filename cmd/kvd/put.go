@@ -19,7 +19,8 @@ func (p *program) putCommand() *cobra.Command {
 		Use:   "put KEY VALUE",
 		Short: "Write a value; - reads it from stdin",
 		Example: "  kvd put greeting 'hello, world'\n" +
-			"  kvd put photo - < photo.jpg",
+			"  kvd put photo - < photo.jpg\n" +
+			"  kvd put -- temperature -5     # what begins with - goes behind --",
 		Args: exactly(2, "a key and a value"),
 	}
 	p.addClientFlags(cmd)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ that one that was just killed can be replaced at once.`,
 			if like := cmd.Root().SuggestionsFor(args[0]); len(like) > 0 {
 				err = fmt.Errorf("%w; did you mean %q?", err, like[0])
 			}
-			return &usageError{err}
+			return &usageError{err: err}
 		},
 	}
 	f := cmd.Flags()
@@ -96,6 +97,12 @@ func (s *serveSettings) check() error {
 	if s.admin != "off" {
 		if err := checkAddress("admin", s.admin); err != nil {
 			return err
+		}
+	}
+	if s.cluster != "" {
+		_, err := os.Stat(filepath.Join(s.tls, netquic.AuthorityCertFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return &usageError{err, tlsHint}
 		}
 	}
 	const memtableMin, memtableMax = 64 << 10, 4 << 30
