@@ -41,16 +41,12 @@ func (p *program) openStore(ctx context.Context, dir string, readOnly bool,
 
 // dialStore connects to a node, or to the cluster that it belongs to.
 func (p *program) dialStore(ctx context.Context, report *bulkReport) (store, error) {
-	c, err := p.dial(ctx)
+	c, inCluster, err := p.dialAny(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.Ring(ctx)
-	switch {
-	case errors.Is(err, replication.ErrNoCluster):
+	if !inCluster {
 		return c, nil
-	case err != nil:
-		return nil, errors.Join(err, c.Close())
 	}
 	return clusterStore{p.clusterClient(), report}, c.Close()
 }

@@ -92,29 +92,26 @@ func (c *consistency) write(d durabilityFlag) (o replication.WriteOptions, err e
 func (p *program) withEither(ctx context.Context, c *consistency,
 	alone func(*replication.Client) error,
 	inCluster func(*replication.ClusterClient) error) error {
-	client, err := p.dial(ctx)
+	client, isCluster, err := p.dialAny(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = client.Ring(ctx)
 	switch {
-	case errors.Is(err, replication.ErrNoCluster):
-		if c != nil && c.used() != "" {
-			err = usagef("--%s is for clusters, and the node at %s is by itself", c.used(),
-				p.client.addr)
-		} else {
-			err = alone(client)
-		}
-	case err == nil:
+	case !isCluster && c != nil && c.used() != "":
+		err = usagef("--%s is for clusters, and the node at %s is by itself", c.used(),
+			p.client.addr)
+	case !isCluster:
+		err = alone(client)
+	default:
 		cluster := p.clusterClient()
 		err = errors.Join(inCluster(cluster), cluster.Close())
 	}
 	return errors.Join(err, client.Close())
 }
 
-// clusterClient is a client of the cluster that the node of --addr belongs to.
+// clusterClient is a client of the cluster that the nodes of --addr belong to.
 func (p *program) clusterClient() *replication.ClusterClient {
-	c := replication.NewClusterClient([]string{p.client.addr},
+	c := replication.NewClusterClient(p.client.addrs(),
 		func(addr string) (replication.Caller, error) { return p.caller(addr) },
 		netquic.ErrInDoubt)
 	c.Timeout = p.client.timeout

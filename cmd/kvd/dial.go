@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,8 @@ type clientSettings struct {
 // addClientFlags gives cmd the flags it takes to reach a node.
 func (p *program) addClientFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&p.client.addr, "addr", defaultListen, "address of the node, host:port")
+	f.StringVar(&p.client.addr, "addr", defaultListen,
+		"address of the node, host:port; of a cluster's nodes also a list with commas")
 	p.addKnownNodesFlag(cmd)
 	f.StringVar(&p.client.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
 	addTLSFlag(cmd, &p.client.tls)
@@ -51,21 +53,71 @@ func (p *program) addKnownNodesFlag(cmd *cobra.Command) {
 	setting(cmd.Flags(), "known-nodes")
 }
 
-// dial connects to the node. A node that is not there is told at once.
-func (p *program) dial(ctx context.Context) (*replication.Client, error) {
-	s := p.client
-	if err := checkAddress("addr", s.addr); err != nil {
-		return nil, err
+// addrs are the addresses of --addr.
+func (s *clientSettings) addrs() []string { return strings.Split(s.addr, ",") }
+
+func (s *clientSettings) check() error {
+	for _, addr := range s.addrs() {
+		if err := checkAddress("addr", addr); err != nil {
+			return err
+		}
 	}
 	if s.timeout <= 0 {
-		return nil, usagef("timeout %v: must be above zero", s.timeout)
+		return usagef("timeout %v: must be above zero", s.timeout)
 	}
-	c, err := p.caller(s.addr)
+	return nil
+}
+
+// dial connects to the node. A node that is not there is told at once.
+func (p *program) dial(ctx context.Context) (*replication.Client, error) {
+	if err := p.client.check(); err != nil {
+		return nil, err
+	}
+	if len(p.client.addrs()) > 1 {
+		return nil, usagef("addr %q: this command asks one node", p.client.addr)
+	}
+	return p.dialOne(ctx, p.client.addr)
+}
+
+// dialAny connects to the first node that answers, and tells whether it is one of a cluster.
+func (p *program) dialAny(ctx context.Context) (c *replication.Client, inCluster bool, err error) {
+	if err := p.client.check(); err != nil {
+		return nil, false, err
+	}
+	addrs := p.client.addrs()
+	var errs []error
+	for _, addr := range addrs {
+		// Together they get the time of one, which is what a node that is silent would take.
+		one, cancel := context.WithTimeout(ctx, p.client.timeout/time.Duration(len(addrs)))
+		c, err = p.dialOne(one, addr)
+		cancel()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, err = c.Ring(ctx)
+		alone := errors.Is(err, replication.ErrNoCluster)
+		if alone && len(addrs) > 1 {
+			err = usagef("addr %q: the node at %s is by itself, a list is for the nodes of a "+
+				"cluster", p.client.addr, addr)
+		} else if alone {
+			err = nil
+		}
+		if err != nil {
+			return nil, false, errors.Join(err, c.Close())
+		}
+		return c, !alone, nil
+	}
+	return nil, false, errors.Join(errs...)
+}
+
+func (p *program) dialOne(ctx context.Context, addr string) (*replication.Client, error) {
+	c, err := p.caller(addr)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.Connect(ctx); err != nil {
-		err = fmt.Errorf("cannot reach the node at %s: %w", s.addr, err)
+		err = fmt.Errorf("cannot reach the node at %s: %w", addr, err)
 		return nil, errors.Join(err, c.Close())
 	}
 	return replication.NewClient(c, netquic.ErrInDoubt), nil
