@@ -15,11 +15,9 @@ import (
 	"kvd/lsm"
 )
 
-func TestExportThatBreaksOffLeavesTheFile(t *testing.T) {
+// A file appears whole or not at all, and replaces none.
+func TestExportToFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "pairs.jsonl")
-	if err := os.WriteFile(name, []byte("good"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	for _, complete := range []bool{false, true} {
 		s, err := new(program).openSink(exportOptions{jsonl: name}, new(bulkReport))
 		if err != nil {
@@ -31,13 +29,17 @@ func TestExportThatBreaksOffLeavesTheFile(t *testing.T) {
 		if err := s.finish(complete); (err == nil) != complete {
 			t.Errorf("complete %v: %v", complete, err)
 		}
-		want := "good"
+		want := ""
 		if complete {
 			want = `{"key":"k","value":"v"}` + "\n"
 		}
-		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+		if got, err := os.ReadFile(name); (err == nil) != complete || string(got) != want {
 			t.Errorf("complete %v: the file holds %q, %v; want %q", complete, got, err, want)
 		}
+	}
+	_, err := new(program).openSink(exportOptions{jsonl: name}, new(bulkReport))
+	if err == nil || !strings.Contains(err.Error(), "exists: give a new file") {
+		t.Errorf("over a file: %v", err)
 	}
 }
 

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -39,7 +41,7 @@ take a checkpoint and export that with --data.`,
 	p.addClientFlags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "write files below this directory, which must be new or empty")
-	f.StringVar(&o.jsonl, "jsonl", "", "write pairs to this file, - for stdout")
+	f.StringVar(&o.jsonl, "jsonl", "", "write pairs to this new file, - for stdout")
 	f.StringVar(&o.data, "data", "", "read this data directory or checkpoint, without a node")
 	f.BoolVar(&o.resume, "resume", false,
 		"DIR may hold files: equal ones stay, others are replaced")
@@ -103,6 +105,10 @@ func (p *program) openSink(o exportOptions, report *bulkReport) (sink, error) {
 	case o.jsonl == "-":
 		return newLineSink(p.stdout, report), nil
 	}
+	if _, err := os.Lstat(o.jsonl); !errors.Is(err, fs.ErrNotExist) {
+		taken := fmt.Errorf("%s exists: give a new file, or remove it first", o.jsonl)
+		return nil, cmp.Or(err, taken)
+	}
 	temp := o.jsonl + ".partial"
 	f, err := os.Create(temp)
 	if err != nil {
@@ -118,7 +124,7 @@ func (p *program) openSink(o exportOptions, report *bulkReport) (sink, error) {
 		case err != nil:
 			return fmt.Errorf("what was exported is in %s: %w", temp, err)
 		case !complete:
-			return fmt.Errorf("what was exported is in %s, %s is as it was", temp, o.jsonl)
+			return fmt.Errorf("what was exported is in %s", temp)
 		}
 		return nil
 	}

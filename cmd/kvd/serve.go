@@ -105,9 +105,12 @@ func (s *serveSettings) check() error {
 			return &usageError{err, tlsHint}
 		}
 	}
-	const memtableMin, memtableMax = 64 << 10, 4 << 30
+	const memtableMin, memtableMax, cacheMin = 64 << 10, 4 << 30, 64 << 10
 	if s.memtable < memtableMin || s.memtable > memtableMax {
 		return usagef("memtable %v: must be 64KiB to 4GiB", &s.memtable)
+	}
+	if s.cache != 0 && s.cache < cacheMin {
+		return usagef("cache %v: must be 64KiB at least, or 0 for none", &s.cache)
 	}
 	if s.drain < 0 {
 		return usagef("drain-timeout %v: must not be negative", s.drain)
