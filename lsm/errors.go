@@ -71,6 +71,9 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
+	if e.Offset < 0 {
+		return fmt.Sprintf("lsm: corrupt: %s: %s", e.File, e.Reason)
+	}
 	return fmt.Sprintf("lsm: corrupt: %s at offset %d: %s", e.File, e.Offset, e.Reason)
 }
 

@@ -219,23 +219,43 @@ func (r *bulkReport) printNotes(p *program, command string) {
 	}
 }
 
-// print tells the user what was left out, and the result on stdout.
-func (r *bulkReport) print(p *program, command, did string) error {
+// conclude tells the user what was left out, and what was done: on stdout, or behind the error that
+// ended it.
+func (r *bulkReport) conclude(p *program, command, did string, err error) error {
 	r.printNotes(p, command)
+	if err != nil && p.output != outputJSON {
+		return fmt.Errorf("%w\n  %s", err, r.summary(did))
+	}
+	return errors.Join(err, r.print(p, did))
+}
+
+// print prints the result.
+func (r *bulkReport) print(p *program, did string) error {
+	if p.output != outputJSON {
+		line := r.summary(did)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		_, err := fmt.Fprintf(p.stdout, "%s; checksum %016x\n", line, r.sum)
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p.output == outputJSON {
-		return p.printJSON(struct {
-			Pairs    int64  `json:"pairs"`
-			Bytes    int64  `json:"bytes"`
-			Equal    int64  `json:"already_there"`
-			Verified int64  `json:"verified"`
-			Checksum string `json:"checksum"`
-			Passed   int64  `json:"left_out"`
-			Failed   int64  `json:"failed"`
-		}{r.pairs, r.bytes, r.equal, r.verified, fmt.Sprintf("%016x", r.sum), r.passed, r.failed})
-	}
-	line := fmt.Sprintf("%s %d pairs, %s", did, r.pairs, megabytes(r.bytes))
+	return p.printJSON(struct {
+		Pairs    int64  `json:"pairs"`
+		Bytes    int64  `json:"bytes"`
+		Equal    int64  `json:"already_there"`
+		Verified int64  `json:"verified"`
+		Checksum string `json:"checksum"`
+		Passed   int64  `json:"left_out"`
+		Failed   int64  `json:"failed"`
+	}{r.pairs, r.bytes, r.equal, r.verified, fmt.Sprintf("%016x", r.sum), r.passed, r.failed})
+}
+
+// summary is the result in a line.
+func (r *bulkReport) summary(did string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	line := fmt.Sprintf("%s %s, %s", did, plural(r.pairs, "pair"), megabytes(r.bytes))
 	if r.equal > 0 {
 		line += fmt.Sprintf("; %d were there already", r.equal)
 	}
@@ -245,8 +265,7 @@ func (r *bulkReport) print(p *program, command, did string) error {
 	if n := r.failed + r.passed; n > 0 {
 		line += fmt.Sprintf("; %d left out", n)
 	}
-	_, err := fmt.Fprintf(p.stdout, "%s; checksum %016x\n", line, r.sum)
-	return err
+	return line
 }
 
 // outcome is the error that the exit code is made of.

@@ -196,7 +196,7 @@ func TestBulkReportIsHarmlessToTerminals(t *testing.T) {
 	p := &program{stdout: &out, stderr: &errs, output: outputTable}
 	r := new(bulkReport)
 	r.leaveOut("a\x1b[31m", "open a\x1b[31m: no", true)
-	if err := r.print(p, "kvd import", "imported"); err != nil {
+	if err := r.conclude(p, "kvd import", "imported", nil); err != nil {
 		t.Fatal(err)
 	}
 	want := `kvd import: left out: "a\x1b[31m": open a\x1b[31m: no` + "\n"

@@ -195,6 +195,20 @@ type configRow struct {
 	Origin string `json:"origin"`
 }
 
+// explainDefault is the value of a setting that nobody has given. Some are found out when they are
+// needed.
+func (p *program) explainDefault(name, value string) string {
+	switch name {
+	case "replicas":
+		return "3, or all nodes if fewer"
+	case "known-nodes":
+		if path, err := p.client.knownServers(); err == nil {
+			return path
+		}
+	}
+	return value
+}
+
 func (p *program) showConfig(cmd *cobra.Command) error {
 	// configure has seen the flags of this command only; the others come from their commands.
 	path := p.configFile
@@ -233,6 +247,9 @@ func (p *program) showConfig(cmd *cobra.Command) error {
 		row := rows[name]
 		if o := p.origins[name]; o == originFlag {
 			row.Origin = originFlag
+		}
+		if row.Origin == originDefault {
+			row.Value = p.explainDefault(name, row.Value)
 		}
 		table.add(row, row.Name, row.Value, row.Origin)
 	}

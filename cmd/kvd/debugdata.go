@@ -108,7 +108,7 @@ func (p *program) debugVerify(dir string) error {
 		return err
 	}
 	if len(v.Damages) > 0 {
-		return fmt.Errorf("%s: %d damages", dir, len(v.Damages))
+		return fmt.Errorf("%s: %s", dir, plural(len(v.Damages), "damage"))
 	}
 	return nil
 }
@@ -122,9 +122,10 @@ func (p *program) printVerified(v lsm.Verification) error {
 	}
 	var err error
 	if len(v.Damages) == 0 {
-		_, err = fmt.Fprintf(p.stdout, "sound: %d tables (%s, %d entries), %d records in %d "+
-			"segments of the log; last sequence %d\n", v.Tables, megabytes(int64(v.TableBytes)),
-			v.Entries, v.Records, v.Segments, v.LastSeq)
+		_, err = fmt.Fprintf(p.stdout, "sound: %s (%s, %s), %s in %s of the log; last "+
+			"sequence %d\n", plural(v.Tables, "table"), megabytes(int64(v.TableBytes)),
+			plural(v.Entries, "entry"), plural(v.Records, "record"),
+			plural(v.Segments, "segment"), v.LastSeq)
 	}
 	if v.TornBytes > 0 && err == nil {
 		_, err = fmt.Fprintf(p.stdout, "torn: %d bytes at the end of the log were never synced; "+

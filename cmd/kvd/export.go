@@ -90,7 +90,7 @@ func (p *program) runExport(ctx context.Context, o exportOptions) (err error) {
 		if err != nil {
 			did = "broke off: wrote"
 		}
-		err = errors.Join(err, report.print(p, "kvd export", did))
+		err = report.conclude(p, "kvd export", did, err)
 	}
 	if err != nil {
 		return err

@@ -83,8 +83,7 @@ func (p *program) runImport(ctx context.Context, o importOptions) error {
 			did = "broke off: wrote durably"
 		}
 	}
-	err = errors.Join(err, report.print(p, "kvd import", did))
-	if err != nil {
+	if err = report.conclude(p, "kvd import", did, err); err != nil {
 		return err
 	}
 	if o.jsonl != "" {

@@ -140,15 +140,22 @@ func grouped(n int64) string {
 	return s
 }
 
-// plural prints a count of things: 1 key, 2 keys, 2 losses.
-func plural[N int | int64](n N, thing string) string {
+// plural prints a count of things: 1 key, 2 keys.
+func plural[N int | int64 | uint64](n N, thing string) string {
+	return fmt.Sprintf("%d %s", n, noun(n, thing))
+}
+
+// noun is the word for so many: key, keys, losses, entries.
+func noun[N int | int64 | uint64](n N, thing string) string {
 	switch {
 	case n == 1:
-		return "1 " + thing
+		return thing
 	case strings.HasSuffix(thing, "s"):
-		thing += "e"
+		return thing + "es"
+	case strings.HasSuffix(thing, "ry"):
+		return strings.TrimSuffix(thing, "y") + "ies"
 	}
-	return fmt.Sprintf("%d %ss", n, thing)
+	return thing + "s"
 }
 
 // short prints a duration with three digits: 1.23s, 45.6ms, 789µs.

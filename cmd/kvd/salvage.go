@@ -60,7 +60,7 @@ func (p *program) debugSalvage(ctx context.Context, data, to string) error {
 		return err
 	}
 	if len(r.Losses) > 0 {
-		return fmt.Errorf("%s: %d losses; the rest is in %s", data, len(r.Losses), to)
+		return fmt.Errorf("%s: %s; the rest is in %s", data, plural(len(r.Losses), "loss"), to)
 	}
 	return nil
 }
@@ -92,10 +92,10 @@ func (p *program) printSalvage(r *lsm.SalvageReport, to string, wrote bool) erro
 	}
 	result := "nothing is lost"
 	if len(r.Losses) > 0 {
-		result = fmt.Sprintf("%d losses", len(r.Losses))
+		result = plural(len(r.Losses), "loss")
 	}
-	_, err := fmt.Fprintf(p.stdout, "salvaged: %d keys from %d tables and %d records of the log; "+
-		"%s\n", r.Keys, r.Tables, r.Records, result)
+	_, err := fmt.Fprintf(p.stdout, "salvaged: %s from %s and %s of the log; %s\n",
+		plural(r.Keys, "key"), plural(r.Tables, "table"), plural(r.Records, "record"), result)
 	return err
 }
 
@@ -141,13 +141,14 @@ func (p *program) printLoss(l *lsm.Loss) error {
 	}
 	entries := ""
 	if l.Entries > 0 {
-		entries = fmt.Sprintf("%d writes of ", l.Entries)
+		entries = plural(l.Entries, "write") + " of "
 	}
 	if l.LastSeq > 0 {
 		keys += fmt.Sprintf(", sequence %d to %d", l.FirstSeq, l.LastSeq)
 	}
 	if l.MayBeOld > 0 {
-		keys += fmt.Sprintf("; up to %d keys that were written may be old or deleted", l.MayBeOld)
+		keys += fmt.Sprintf("; up to %s with a later write may be old or deleted",
+			plural(l.MayBeOld, "key"))
 	}
 	_, err := fmt.Fprintf(p.stdout, "lost: %s: %s: %s%s\n", place(l.File, l.Offset), l.Reason,
 		entries, keys)

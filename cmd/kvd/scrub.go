@@ -55,7 +55,8 @@ func (p *program) scrub(ctx context.Context, c *replication.Client) error {
 		return err
 	}
 	if report.Found > 0 {
-		return fmt.Errorf("%d damaged places, %d of them healed", report.Found, report.Healed)
+		return fmt.Errorf("%s, %d of them healed", plural(report.Found, "damaged place"),
+			report.Healed)
 	}
 	return nil
 }
@@ -103,11 +104,8 @@ func (p *program) printScrub(r *lsm.ScrubReport) error {
 		if d.Healed {
 			outcome = "healed"
 		}
-		where := d.File
-		if d.Offset >= 0 {
-			where = fmt.Sprintf("%s at offset %d", d.File, d.Offset)
-		}
-		fmt.Fprintf(p.stdout, "%s: %s: %s\n", outcome, where, harmless(d.Reason))
+		fmt.Fprintf(p.stdout, "%s: %s: %s\n", outcome, place(d.File, d.Offset),
+			harmless(d.Reason))
 	}
 	if p.output == outputJSON {
 		return p.printJSON(map[string]any{"files": r.Files, "bytes": r.Bytes,
@@ -117,7 +115,7 @@ func (p *program) printScrub(r *lsm.ScrubReport) error {
 	if r.Found > 0 {
 		word = "read"
 	}
-	_, err := fmt.Fprintf(p.stdout, "%s: %d files, %s in %s\n", word, r.Files, megabytes(r.Bytes),
-		short(r.Took))
+	_, err := fmt.Fprintf(p.stdout, "%s: %s, %s in %s\n", word, plural(r.Files, "file"),
+		megabytes(r.Bytes), short(r.Took))
 	return err
 }

@@ -93,15 +93,16 @@ func statusOfCluster(r *replication.Ring, add func(name, format string, args ...
 	for _, m := range r.Members {
 		states[m.State]++
 		if m.Hints > 0 {
-			owed += fmt.Sprintf(", owes %s keys to %s", grouped(int64(m.Hints)), m.ID)
+			owed += fmt.Sprintf(", owes %s %s to %s", grouped(int64(m.Hints)),
+				noun(uint64(m.Hints), "key"), m.ID)
 		}
 		if m.EqualSeconds != nil && *m.EqualSeconds < 60 {
 			equal++
 		}
 	}
-	add("cluster", "%s of %d nodes: %d alive, %d suspect, %d down; %s keys here%s", r.Self,
-		len(r.Members), states["alive"], states["suspect"], states["down"],
-		grouped(int64(r.Objects)), owed)
+	add("cluster", "%s of %s: %d alive, %d suspect, %d down; %s %s here%s", r.Self,
+		plural(len(r.Members), "node"), states["alive"], states["suspect"], states["down"],
+		grouped(int64(r.Objects)), noun(uint64(r.Objects), "key"), owed)
 	add("replicas", "the same as %d of %d others within the last minute", equal, len(r.Members)-1)
 }
 
@@ -110,8 +111,8 @@ func statusOfEngine(m *lsm.Metrics, add func(name, format string, args ...any)) 
 		m.MemtablesFrozen)
 	for level, l := range m.Levels {
 		if l.Tables > 0 {
-			add(fmt.Sprintf("level %d", level), "%d tables, %s, %s entries", l.Tables,
-				megabytes(int64(l.Bytes)), grouped(int64(l.Entries)))
+			add(fmt.Sprintf("level %d", level), "%s, %s, %s %s", plural(l.Tables, "table"),
+				megabytes(int64(l.Bytes)), grouped(int64(l.Entries)), noun(l.Entries, "entry"))
 		}
 	}
 	hits := "never asked"
@@ -120,23 +121,24 @@ func statusOfEngine(m *lsm.Metrics, add func(name, format string, args ...any)) 
 	}
 	add("cache", "%s of %s, %s; %s pinned by open tables", megabytes(m.Cache.UsedBytes),
 		megabytes(m.Cache.BudgetBytes), hits, megabytes(m.Cache.PinnedBytes))
-	add("log", "%s records, %s, %s syncs, typically %s records a sync",
-		grouped(int64(m.Log.Records)), megabytes(int64(m.Log.Bytes)), grouped(int64(m.Log.Syncs)),
+	add("log", "%s %s, %s, %s %s, typically %s records a sync",
+		grouped(int64(m.Log.Records)), noun(m.Log.Records, "record"),
+		megabytes(int64(m.Log.Bytes)), grouped(int64(m.Log.Syncs)), noun(m.Log.Syncs, "sync"),
 		medianGroup(&m.Log))
 	add("compaction", "%d running, %s to do, %.1f bytes written per byte flushed",
 		m.CompactionsRunning, megabytes(int64(m.CompactionDebtBytes)), m.WriteAmplification())
 	add("stalls", "%d, %s in all; %s of smooth slowing", m.Stalls, short(m.StallTime),
 		short(m.PaceTime))
 	s := &m.Scrub
-	passes := fmt.Sprintf("%d passes", s.Passes)
+	passes := plural(s.Passes, "pass")
 	if s.Passes > 0 {
 		passes += fmt.Sprintf(", the last in %s", short(s.LastPass))
 	}
-	add("scrub", "%s; %s of %s to go in this one; %d damages found, %d healed", passes,
-		megabytes(s.BytesLeft), megabytes(s.BytesTotal), s.Damages, s.Healed)
+	add("scrub", "%s; %s of %s to go in this one; %s found, %d healed", passes,
+		megabytes(s.BytesLeft), megabytes(s.BytesTotal), plural(s.Damages, "damage"), s.Healed)
 	damage := "none"
 	if m.Damaged > 0 {
-		damage = fmt.Sprintf("%d tables: %s", m.Damaged, strings.Join(m.DamagedFiles, " "))
+		damage = plural(m.Damaged, "table") + ": " + strings.Join(m.DamagedFiles, " ")
 		if m.Damaged > len(m.DamagedFiles) {
 			damage += " ..."
 		}

@@ -108,6 +108,13 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%d prints as %s, want %s", n, got, want)
 		}
 	}
+	for want, n := range map[string]uint64{"entry": 1, "entries": 2, "key": 1, "keys": 0,
+		"losses": 3, "loss": 1} {
+		thing := map[byte]string{'e': "entry", 'k': "key", 'l': "loss"}[want[0]]
+		if got := noun(n, thing); got != want {
+			t.Errorf("%d times %s is %s, want %s", n, thing, got, want)
+		}
+	}
 	times := []time.Duration{5, 1, 4, 2, 3}
 	if p := percentile(times, 50); p != 3 {
 		t.Errorf("the median of 1 to 5 is %d", p)
