@@ -238,6 +238,7 @@ func (c *cursor) end() bool {
 	c.place = placeNone
 	if err := c.merge.Err(); err != nil {
 		c.err = err
+		c.state.version.met(err)
 	}
 	return false
 }

@@ -38,7 +38,7 @@ type Metrics struct {
 	PaceTime  time.Duration // sum of the delays that slow writers down smoothly
 
 	Scrub        ScrubMetrics
-	Corruptions  uint64   // times that a compaction met a damaged table
+	Corruptions  uint64   // tables in which a read met damage, and compactions that did
 	Damaged      int      // damaged tables: no compaction uses them, reads of what is bad fail
 	DamagedFiles []string // the first 20 of them
 	State        string   // "healthy", or why writes are refused

@@ -154,6 +154,7 @@ func (db *DB) freeTables(v *version) {
 			if t.refs.Add(-1) != 0 {
 				continue
 			}
+			db.forgetDamage(t)
 			err := t.close()
 			if removeErr := db.remover.remove(t.name); err == nil {
 				err = removeErr

@@ -79,8 +79,9 @@ type ScrubReport struct {
 const scrubReportMax = 100
 
 type scrubRequest struct {
-	ctx  context.Context
-	done chan struct{} // closed when the rest is set
+	ctx   context.Context
+	table *table        // to read nothing else; nil: everything
+	done  chan struct{} // closed when the rest is set
 
 	report ScrubReport
 	err    error
@@ -95,16 +96,23 @@ func (db *DB) Scrub(ctx context.Context) (ScrubReport, error) {
 	if db.opts.ReadOnly {
 		return ScrubReport{}, fmt.Errorf("%w: a scrub heals, Check does not", ErrReadOnly)
 	}
-	r := &scrubRequest{ctx: ctx, done: make(chan struct{})}
+	r := &scrubRequest{ctx: ctx}
+	err := db.requestScrub(r)
+	return r.report, err
+}
+
+// requestScrub returns when the scrub has served the request.
+func (db *DB) requestScrub(r *scrubRequest) error {
+	r.done = make(chan struct{})
 	select {
 	case <-db.done:
-		return ScrubReport{}, ErrClosed
-	case <-ctx.Done():
-		return ScrubReport{}, ctx.Err()
+		return ErrClosed
+	case <-r.ctx.Done():
+		return r.ctx.Err()
 	case db.scrub.requests <- r:
 	}
 	<-r.done
-	return r.report, r.err
+	return r.err
 }
 
 // scrubRun is the goroutine of the scrub and what it alone knows.
@@ -194,9 +202,13 @@ func (r *scrubRun) plan() []scrubItem {
 	return items
 }
 
-// serve is a whole pass at full speed.
+// serve is a whole pass at full speed, or the table that was asked for.
 func (r *scrubRun) serve() {
 	q, s := r.request, &r.db.scrub
+	if t := q.table; t != nil {
+		q.err = r.visit(&scrubItem{table: t, mark: &t.mark, bytes: int64(t.meta.Bytes)})
+		return
+	}
 	began := r.db.uptime()
 	s.began.Store(int64(began))
 	s.pass.Add(1)

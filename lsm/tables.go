@@ -166,7 +166,7 @@ func (db *DB) removeMade(num uint64) {
 
 // openTable opens a table for reading and pins its index and filter.
 func (db *DB) openTable(meta *sstable.Meta) (*table, error) {
-	t := &table{meta: meta, name: tableName(db.dir, meta.Num)}
+	t := &table{meta: meta, name: tableName(db.dir, meta.Num), db: db}
 	t.mark.made(db)
 	var err error
 	t.file, err = db.opts.FS.Open(t.name)

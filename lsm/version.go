@@ -20,6 +20,9 @@ type table struct {
 	reader *sstable.Reader
 	refs   atomic.Int32 // versions that list it
 	mark   scrubMark
+
+	db        *DB
+	damageMet atomic.Bool // by a read, since Open
 }
 
 // get is sstable.Reader.Get with the file's name in the error, or TryGet.
@@ -33,6 +36,7 @@ func (t *table) get(dst, user []byte, hash uint64, at sstable.Seq, wait bool) (
 	}
 	if err != nil && err != sstable.ErrNotCached {
 		err = inFile(err, t.name)
+		t.met(err)
 	}
 	return value, kind, ok, err
 }

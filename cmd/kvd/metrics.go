@@ -119,7 +119,8 @@ func (e emitter) engine(m lsm.Metrics) {
 		m.StallTime)
 	e.seconds("kvd_engine_write_pace_seconds_total", "Time writers were slowed down smoothly.",
 		m.PaceTime)
-	e.counter("kvd_engine_corruptions_total", "Compactions that met a damaged table.",
+	e.counter("kvd_engine_corruptions_total",
+		"Compactions that met a damaged table, and tables in which a read met damage.",
 		m.Corruptions)
 	e.gauge("kvd_engine_damaged_tables", "Tables that are damaged, and used by no compaction.",
 		float64(m.Damaged))
