@@ -62,6 +62,7 @@ func (pr *peer) run() {
 			}
 		} else {
 			pr.p.counters.dialFailures.Add(1)
+			pr.p.dialFailed(pr.name, err)
 		}
 		if pr.p.ctx.Err() != nil {
 			return
@@ -90,6 +91,7 @@ func (pr *peer) note(err error) {
 // use sends on a connection until it ends, and returns why it did.
 func (pr *peer) use(l *peerLink) error {
 	pr.note(nil)
+	pr.p.refusals.connected(pr.name)
 	select {
 	case <-pr.woken: // by a connection that came before this one
 	default:

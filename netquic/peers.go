@@ -39,6 +39,11 @@ type PeerHandler interface {
 	PeerUp(name string)
 	// PeerDown says that they are not any more, and why. What was queued or on its way may be lost.
 	PeerDown(name string, err error)
+	// PeerRefused says that this node has refused the certificate of another one or, byPeer, that a
+	// peer has refused this node's: what a peer has to say against it, only the peer knows. It is
+	// told once for each name and reason until messages to that peer are sent. The name is empty
+	// when the certificate does not prove one.
+	PeerRefused(name string, byPeer bool, err error)
 }
 
 // PeerOptions of Server.StartPeers. A zero field takes its default.
@@ -77,6 +82,7 @@ type Peers struct {
 
 	// Own synchronisation.
 	counters peerCounters
+	refusals refusals
 
 	mu       sync.Mutex           // taken after the server's
 	incoming map[string]*peerConn // the newest connection of each peer

@@ -18,6 +18,7 @@ type inbox struct {
 	mu       sync.Mutex
 	messages map[string][][]byte // by sender
 	events   []string
+	refused  []string
 	hook     func(from string, msg []byte) // instead of keeping
 }
 
@@ -57,6 +58,21 @@ func (b *inbox) PeerDown(name string, err error) {
 		name += " for no reason"
 	}
 	b.event("down " + name)
+}
+
+func (b *inbox) PeerRefused(name string, byPeer bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if byPeer {
+		name += " refuses"
+	}
+	b.refused = append(b.refused, fmt.Sprintf("%s: %v", name, err))
+}
+
+func (b *inbox) refusals() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Join(b.refused, ", ")
 }
 
 func (b *inbox) event(e string) {

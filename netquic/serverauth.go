@@ -21,7 +21,12 @@ func (s *Server) tlsConfig() *tls.Config {
 	peers := s.o.Identity.baseConfig(PeerProtocol)
 	peers.ClientAuth = tls.RequestClientCert
 	peers.VerifyConnection = s.counted(func(cs tls.ConnectionState) error {
-		return s.o.Cluster.authority.verifyNodeOf(cs, s.peers.Load().names, CertUnknownName)
+		p := s.peers.Load()
+		err := s.o.Cluster.authority.verifyNodeOf(cs, p.names, CertUnknownName)
+		if err != nil {
+			p.refuseCaller(cs, err)
+		}
+		return err
 	})
 	conf := clients.Clone()
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

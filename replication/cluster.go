@@ -211,6 +211,20 @@ func (c *Cluster) PeerDown(name string, err error) {
 	c.step(Event{Kind: EventLink, From: NodeID(name)})
 }
 
+// PeerRefused is told that this node has refused the certificate of another one or, byPeer, that a
+// node has refused this one's.
+func (c *Cluster) PeerRefused(name string, byPeer bool, err error) {
+	why := "a certificate is refused"
+	switch _, member := c.place.Member(NodeID(name)); {
+	case byPeer:
+		why = "a node refuses this one: it is not in that node's --cluster list, or its " +
+			"certificate is not valid there; that node's log says which"
+	case name != "" && !member:
+		why = "a node is refused: it is not in this node's --cluster list"
+	}
+	c.options.Logger.Warn(why, "node", name, "reason", err)
+}
+
 // Drain makes the node refuse new requests of clients. Those under way go on, and so does what
 // other nodes ask.
 func (c *Cluster) Drain() { c.node.Drain() }
