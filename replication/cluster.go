@@ -159,10 +159,11 @@ func (c *Cluster) instant() Instant {
 	return Instant{Since: now.Sub(c.born), WallMillis: now.UnixMilli()}
 }
 
-// tickLoop wakes the core when it wants to be woken.
+// tickLoop wakes the core when it wants to be woken, and logs what it then thinks of the members.
 func (c *Cluster) tickLoop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	verdicts := make([]Verdict, len(c.place.Members))
 	for {
 		select {
 		case <-timer.C:
@@ -184,10 +185,22 @@ func (c *Cluster) tickLoop(ctx context.Context) {
 		c.mu.Lock()
 		// Not sooner than in a millisecond: patience is not measured more finely than that.
 		c.sleeping = max(c.core.NextWake(), time.Since(c.born)+time.Millisecond)
-		next := c.sleeping
+		next, changes := c.sleeping, c.core.members.changes(verdicts)
 		c.mu.Unlock()
 		timer.Reset(next - time.Since(c.born))
+		for _, o := range changes {
+			c.logVerdict(o)
+		}
 	}
+}
+
+func (c *Cluster) logVerdict(o opinion) {
+	level := slog.LevelWarn
+	if o.is == Alive {
+		level = slog.LevelInfo
+	}
+	c.options.Logger.Log(context.Background(), level, "a node is "+o.is.String(),
+		"node", string(o.id), "before", o.was.String())
 }
 
 // HandlePeer takes messages of another node. They are not kept.

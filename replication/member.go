@@ -87,6 +87,24 @@ func (m *Membership) Verdict(id NodeID) Verdict {
 	return Down
 }
 
+// opinion is what is thought of a member now and what was before.
+type opinion struct {
+	id      NodeID
+	was, is Verdict
+}
+
+// changes returns of whom something else is thought than last has, which is brought up to date.
+// Last is in the order of the table.
+func (m *Membership) changes(last []Verdict) (all []opinion) {
+	for i := range m.table {
+		if x := &m.table[i]; x.verdict != last[i] {
+			all = append(all, opinion{x.id, last[i], x.verdict})
+			last[i] = x.verdict
+		}
+	}
+	return all
+}
+
 // Incarnation of a member, 0 when nothing is known of it.
 func (m *Membership) Incarnation(id NodeID) uint32 {
 	if i := m.index(id); i >= 0 {

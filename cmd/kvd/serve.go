@@ -144,7 +144,11 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close()) }()
+	defer func() {
+		if err = errors.Join(err, a.close()); err == nil {
+			log.Info("stopped") // the last word: what has stopped without it was cut short
+		}
+	}()
 
 	start := time.Now()
 	db, err := take(ctx, before, func() (*lsm.DB, error) {
