@@ -250,6 +250,38 @@ func TestDialledNodeIsAnother(t *testing.T) {
 	}
 }
 
+// TestHalfAWelcome: a peer that does not complete it does not keep this node from stopping.
+func TestHalfAWelcome(t *testing.T) {
+	dir := authority(t)
+	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{NextProtos: []string{PeerProtocol},
+		Certificates: []tls.Certificate{member(t, dir, "n1", RoleNode, neverEnds)}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o := Options{Cluster: clusterIdentity(t, dir, "n0")}
+	po := PeerOptions{Peers: map[string]string{"n1": l.Addr().String()}}
+	n := startNode(t, "127.0.0.1:0", o, po, &inbox{})
+	qc, err := l.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := qc.OpenUniStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream.Write(appendMessage(nil, kindWelcome, nil)[:2])
+	eventually(t, func() any { return "not read" }, func() bool {
+		buf := make([]byte, 1<<20)
+		return strings.Contains(string(buf[:runtime.Stack(buf, true)]), "(*frameReader).fill")
+	})
+	begun := time.Now()
+	n.stop()
+	if d := time.Since(begun); d > peerWelcome/2 {
+		t.Errorf("stopped after %v", d)
+	}
+}
+
 // TestBadPeersAreClosed sends bytes that are no messages, as the right node.
 func TestBadPeersAreClosed(t *testing.T) {
 	n, _, n1 := lonely(t, Options{FrameTimeout: 100 * time.Millisecond})

@@ -171,10 +171,7 @@ func readWelcome(ctx context.Context, qc *quic.Conn) error {
 	if err != nil {
 		return err
 	}
-	deadline, _ := ctx.Deadline()
-	if err := stream.SetReadDeadline(deadline); err != nil {
-		return err
-	}
+	defer context.AfterFunc(ctx, func() { stream.SetReadDeadline(time.Now()) })()
 	r := newFrameReader(stream, dialerSide, messageBytes)
 	for {
 		if _, err := r.fill(); err != nil {
