@@ -26,12 +26,14 @@ type link struct {
 	current atomic.Pointer[session]
 
 	mu       sync.Mutex
+	since    time.Time  // of the current session
 	replaced []*session // perhaps not ended: calls are under way on one that drains
 	dialing  bool
 	waiters  int           // callers that need a session
 	changed  chan struct{} // closed and replaced when an attempt ended
 	err      error         // of the last attempt that ended
 	final    bool          // it failed for good: waiting is useless
+	backoff  time.Duration // before the next attempt; of dialLoop while dialing
 }
 
 // acquire returns a session that takes calls, waiting for one until the call's deadline.
@@ -115,14 +117,28 @@ func (l *link) dialLocked() {
 		return
 	}
 	l.dialing = true
+	if time.Since(l.since) > lastBackoff {
+		l.backoff = 0
+	}
 	l.c.wg.Add(1)
 	go l.dialLoop()
 }
 
-// dialLoop tries until there is a session, the failure is final, or nobody waits any more.
+// dialLoop tries until there is a session, the failure is final, or nobody waits any more. A
+// session that soon ends is no better than an attempt that failed: a server may let clients in and
+// then execute nothing.
 func (l *link) dialLoop() {
 	defer l.c.wg.Done()
-	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
+	for {
+		if l.backoff > 0 {
+			pause := time.NewTimer(l.backoff/2 + rand.N(l.backoff))
+			select {
+			case <-pause.C:
+			case <-l.c.ctx.Done():
+				pause.Stop()
+			}
+		}
+		l.backoff = min(max(2*l.backoff, firstBackoff), lastBackoff)
 		s, err := l.c.dial()
 		l.mu.Lock()
 		if err == nil && l.c.ctx.Err() != nil {
@@ -141,16 +157,11 @@ func (l *link) dialLoop() {
 			return
 		}
 		l.mu.Unlock()
-		pause := time.NewTimer(backoff/2 + rand.N(backoff))
-		select {
-		case <-pause.C:
-		case <-l.c.ctx.Done():
-			pause.Stop()
-		}
 	}
 }
 
 func (l *link) replaceLocked(s *session) {
+	l.since = time.Now()
 	l.replaced = slices.DeleteFunc(l.replaced, (*session).ended)
 	if old := l.current.Swap(s); old != nil && !old.ended() {
 		l.replaced = append(l.replaced, old)

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
 )
 
 // start serves on a fixed address and returns a function that waits for the end of Serve.
@@ -205,6 +207,42 @@ func TestNobodyListens(t *testing.T) {
 	_, err := c.Call(t.Context(), nil, nil)
 	if !errors.Is(err, ErrTimeout) || !errors.Is(err, ErrRefused) || errors.Is(err, ErrInDoubt) {
 		t.Errorf("Call: %v", err)
+	}
+}
+
+// TestServerThatStartsNothing is not dialled again as fast as handshakes go: the pauses grow.
+func TestServerThatStartsNothing(t *testing.T) {
+	id := identity(t)
+	l, err := quic.ListenAddr("127.0.0.1:0", id.baseConfig(Protocol), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			qc, err := l.Accept(t.Context())
+			if err != nil {
+				return
+			}
+			qc.CloseWithError(quic.ApplicationErrorCode(ReasonUnstarted), "")
+		}
+	}()
+	c, err := NewClient(l.Addr().String(), Options{Pin: id.Pin()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	begun := time.Now()
+	_, err = c.CallBy(t.Context(), begun.Add(500*time.Millisecond), nil, nil)
+	if !errors.Is(err, ErrTimeout) || errors.Is(err, ErrInDoubt) {
+		t.Errorf("the call: %v", err)
+	}
+	most := uint64(2) // one at once, one after the last pause begun
+	for pause := firstBackoff / 2; pause < time.Since(begun); pause += min(pause, lastBackoff/2) {
+		most++
+	}
+	if got := c.Metrics().Dials; got > most {
+		t.Errorf("%d connections, want %d at most", got, most)
 	}
 }
 
