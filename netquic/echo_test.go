@@ -73,7 +73,7 @@ func dial(t testing.TB, s *Server, o Options) *Client {
 func TestEcho(t *testing.T) {
 	for _, inline := range []bool{true, false} {
 		s := serve(t, echo{inline}, Options{})
-		c := dial(t, s, Options{})
+		c := dial(t, s, Options{CallTimeout: time.Minute}) // 8 MiB on a busy machine
 		for _, n := range []int{0, 1, 100, 2000, 70000, 8 << 20} {
 			req := bytes.Repeat([]byte{byte(n), 7}, n/2)
 			got, err := c.Call(t.Context(), req, []byte("dst"))
