@@ -144,11 +144,7 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err = errors.Join(err, a.close()); err == nil {
-			log.Info("stopped") // the last word: what has stopped without it was cut short
-		}
-	}()
+	defer func() { err = lastWord(errors.Join(err, a.close()), log) }()
 
 	start := time.Now()
 	db, err := take(ctx, before, func() (*lsm.DB, error) {
@@ -202,6 +198,14 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 	case <-ctx.Done():
 	}
 	return drain(s, h, n, served, giveUp, log)
+}
+
+// lastWord logs that all was closed: what has stopped without it was cut short.
+func lastWord(err error, log *slog.Logger) error {
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
 }
 
 // introduce tells the clients of this user on this machine the node's key, so that a node set up

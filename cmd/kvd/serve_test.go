@@ -16,9 +16,10 @@ import (
 // silent is a node that takes messages and answers none.
 type silent struct{}
 
-func (silent) HandlePeer(string, [][]byte) {}
-func (silent) PeerUp(string)               {}
-func (silent) PeerDown(string, error)      {}
+func (silent) HandlePeer(string, [][]byte)     {}
+func (silent) PeerUp(string)                   {}
+func (silent) PeerDown(string, error)          {}
+func (silent) PeerRefused(string, bool, error) {}
 
 // TestDrainTimeoutEndsWrites: a write that waits for another node does not keep a node from
 // stopping until the client's deadline.
