@@ -88,8 +88,8 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	if err := claimPlacement(store, o.Placement); err != nil {
 		return nil, err
 	}
-	incarnation := nextIncarnation(last, time.Now().UnixMilli())
-	if err := saveIncarnation(store, incarnation); err != nil {
+	incarnation, fresh, err := beginLife(store, last, time.Now().UnixMilli())
+	if err != nil {
 		return nil, err
 	}
 	r, err := newReplica(o.Self, store, o.Placement, incarnation, o.Policy)
@@ -104,7 +104,7 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 		wake: make(chan struct{}, 1),
 	}
 	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
-		Incarnation: incarnation, Fresh: last == 0, Rand: rand.New(rand.NewPCG(seed, seed>>32)),
+		Incarnation: incarnation, Fresh: fresh, Rand: rand.New(rand.NewPCG(seed, seed>>32)),
 		Policy: o.Policy, off: o.off}, r)
 	c.node.cluster = c.Ring
 	for d := range c.synced {

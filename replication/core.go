@@ -74,8 +74,9 @@ type Config struct {
 	Cluster   uint64 // identity of the cluster: messages of another are refused
 	// Incarnation of this life of the node, durable before the Core is made.
 	Incarnation uint32
-	// Fresh says that the disk was empty: the node takes no writes before a peer has said which
-	// incarnation it last had, or FreshWait has passed.
+	// Fresh says that the disk was empty, in this life or in one that ended before this was known:
+	// the node takes no writes before its peers have said which incarnation it last had, or
+	// FreshWait has passed.
 	Fresh  bool
 	Rand   *rand.Rand
 	Policy func(key []byte) Policy
@@ -151,8 +152,10 @@ type Core struct {
 	lastID     uint64
 	pending    int             // client requests under way
 	ready      bool            // may give out dots
+	asking     bool            // whether others know of an earlier life; not ready meanwhile
+	answeredBy map[NodeID]bool // while asking: who has said what it knows of this node
+	life       uint32          // the least that this one may be, by what others know
 	raising    bool            // the incarnation, in the store
-	answeredBy map[NodeID]bool // while not ready: who has said what it knows of this node
 	effects    []Effect
 	Counts     CoreCounts
 }
@@ -187,6 +190,7 @@ func NewCore(cfg Config, r *Replica) *Core {
 			c.links[m.ID] = newLink()
 		}
 	}
+	c.asking = !c.ready
 	c.members = c.newMembership(ids)
 	c.sync.init(c)
 	return c

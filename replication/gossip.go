@@ -20,12 +20,11 @@ func (c *Core) heard(id NodeID)                { c.members.Heard(c.now.Since, id
 func (c *Core) nextGossip() time.Duration      { return c.members.Next() }
 
 func (c *Core) tickGossip() {
-	if !c.ready && !c.raising && c.now.Since >= c.cfg.FreshWait {
-		c.becomeReady()
-	}
 	if c.now.Since < c.members.Next() {
 		return
 	}
+	c.asking = c.asking && c.now.Since < c.cfg.FreshWait
+	c.settleLife()
 	for _, id := range c.members.Tick(c.now.Since) {
 		c.sendGossip(id, true)
 	}
@@ -52,31 +51,34 @@ func (c *Core) gossip(from NodeID, m *peerMessage) {
 	}
 	mine := c.replica.incarnation.Load()
 	later := own > mine || own == mine && !c.ready
-	if later && own < math.MaxUint32 && !c.raising {
+	if later && own < math.MaxUint32 && own >= c.life {
 		c.Counts.LivesForgotten++
-		c.ready, c.raising = false, true // no dots before the incarnation is durable
-		c.members.quiet = true
-		c.do(&Work{Kind: WorkIncarnation, For: forIncarnation, Number: own + 1})
+		c.ready, c.life = false, own+1
 	}
-	if c.ready || wantReply {
-		return // not an answer to a question of ours
+	if c.asking && !wantReply { // an answer to a question of ours
+		c.answeredBy[from] = true
+		c.asking = len(c.answeredBy) < len(c.place.Members)-1
 	}
-	c.answeredBy[from] = true
-	if !c.raising && len(c.answeredBy) == len(c.place.Members)-1 {
-		c.becomeReady()
-	}
+	c.settleLife()
 }
 
-// becomeReady lets a node take writes: it knows which of its lives this is.
-func (c *Core) becomeReady() {
-	c.ready = true
-	c.members.quiet = false
-	c.members.table[c.members.self].incarnation = c.replica.incarnation.Load()
+// settleLife makes it durable in which of its lives this node is, once there is nobody left to ask.
+// It gives out no dots before.
+func (c *Core) settleLife() {
+	if c.ready || c.asking || c.raising {
+		return
+	}
+	c.raising = true
+	c.do(&Work{Kind: WorkIncarnation, For: forIncarnation,
+		Number: max(c.life, c.replica.incarnation.Load())})
 }
 
 func (c *Core) incarnationRaised(w *Work) {
 	c.raising = false
-	if w.Result.Err == nil { // else the next gossip tries again
-		c.becomeReady()
+	if w.Result.Err != nil {
+		return // the next gossip tries again
 	}
+	c.ready = w.Number >= c.life
+	c.members.quiet = c.members.quiet && !c.ready
+	c.settleLife()
 }

@@ -197,3 +197,77 @@ func FuzzDecodeGossip(f *testing.F) {
 		}
 	})
 }
+
+// clockAt makes the time of day of a node that is down such that it starts in a second of 1970.
+func (n *simNode) clockAt(second uint32) {
+	n.clock = time.Duration(int64(second)*1000-simWall)*time.Millisecond - n.sim.net.Now()
+}
+
+// rewritten writes a key at all nodes and tells whether both others have it, whatever the node that
+// coordinated the write has forgotten.
+func (s *simulation) rewritten(owners []*simNode) error {
+	if _, err := s.put(owners[0], "k", "new", All, true); err != nil {
+		return err
+	}
+	s.net.Run(s.net.Now() + 60*time.Second)
+	for _, n := range owners {
+		o := n.disk.live.object(PartitionOf([]byte("k")), []byte("k"))
+		if v := o.Values(); len(v) != 1 || string(v[0].Value) != "new" {
+			return fmt.Errorf("a write acknowledged at ALL is not at %s, which has %s", n.id,
+				describeObject(o))
+		}
+	}
+	return nil
+}
+
+// A node on an empty disk that was started again before it had heard from anybody took itself for
+// one that knows its lives: with its clock behind, it gave out dots of a life before once more.
+func TestEmptyDiskIsRememberedAcrossARestart(t *testing.T) {
+	s := quietCluster(3, switches{})
+	owners, _ := s.owners("k")
+	a := owners[0]
+	if _, err := s.put(a, "k", "old", All, true); err != nil {
+		t.Fatal(err)
+	}
+	first := a.replica.incarnation.Load()
+	a.crash()
+	a.disk = new(simDisk)
+	a.clockAt(first - 1)
+	a.start()
+	a.crash()
+	a.clockAt(first - 1)
+	a.start()
+	if a.core.ready {
+		t.Error("it is ready before it has asked")
+	}
+	s.net.Run(s.net.Now() + 30*time.Second)
+	if err := s.rewritten(owners); err != nil {
+		t.Error(err)
+	}
+}
+
+// What others know of lives counts whichever of them answers first, and also when the disk refuses
+// to note it at first.
+func TestLastLifeIsTheLatestThatAnybodyKnows(t *testing.T) {
+	s := quietCluster(3, switches{})
+	a := s.nodes[0]
+	a.crash()
+	a.disk = new(simDisk)
+	first := s.nodes[1].core.incarnationOf(a.id)
+	m := s.nodes[2].core.members
+	m.table[m.index(a.id)].incarnation = first + 5
+	s.net.Cut(s.nodes[1].name, s.nodes[2].name)
+	s.net.Cut(s.nodes[2].name, s.nodes[1].name)
+	a.clockAt(first)
+	a.start()
+	a.disk.full = true
+	s.net.Run(s.net.Now() + 5*time.Second)
+	if a.core.ready {
+		t.Error("ready although the disk is full")
+	}
+	a.disk.full = false
+	s.net.Run(s.net.Now() + 5*time.Second)
+	if n := a.replica.incarnation.Load(); !a.core.ready || n <= first+5 {
+		t.Errorf("life %d after one that is known as %d, ready: %v", n, first+5, a.core.ready)
+	}
+}

@@ -351,7 +351,7 @@ func TestHintsSurviveLoss(t *testing.T) {
 	}
 	s.net.Faults.Loss = 0.4
 	away.start()
-	s.net.Run(s.net.Now() + 2*time.Minute)
+	s.net.Run(s.net.Now() + 5*time.Minute)
 	for i := range keys {
 		if !away.has(fmt.Sprint("k", i)) {
 			t.Errorf("k%d is missing", i)

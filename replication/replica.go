@@ -102,7 +102,7 @@ func (r *Replica) Do(w *Work) (sync bool) {
 	case WorkScan, WorkScanDigest:
 		w.Result.Err = r.scan(w)
 	case WorkIncarnation:
-		w.Result.Err = r.raise(w.Number)
+		w.Result.Err = r.settleLife(w.Number)
 	}
 	return false
 }

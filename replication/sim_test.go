@@ -175,8 +175,8 @@ func (n *simNode) start() {
 	if err != nil {
 		panic(err)
 	}
-	incarnation := nextIncarnation(last, n.instant().WallMillis)
-	if err := saveIncarnation(n.disk, incarnation); err != nil {
+	incarnation, fresh, err := beginLife(n.disk, last, n.instant().WallMillis)
+	if err != nil {
 		panic(err)
 	}
 	n.disk.durableTo(n.disk.mark())
@@ -186,7 +186,7 @@ func (n *simNode) start() {
 	}
 	n.core = NewCore(Config{
 		Self: n.id, Placement: n.sim.place, Cluster: simCluster, Incarnation: incarnation,
-		Fresh: last == 0, Rand: rand.New(rand.NewPCG(n.sim.seed, uint64(n.life)<<32|uint64(n.id.Number()))),
+		Fresh: fresh, Rand: rand.New(rand.NewPCG(n.sim.seed, uint64(n.life)<<32|uint64(n.id.Number()))),
 		Policy: n.sim.policy, SettleTime: 500 * time.Millisecond,
 		CollectInterval: time.Second, CollectGrace: 20 * time.Second, FreshWait: 3 * time.Second,
 		off: n.sim.setup.off,

@@ -208,10 +208,7 @@ func claimPlacement(s Store, p *Placement) error {
 func saveIncarnation(s Store, n uint32) error {
 	var b lsm.Batch
 	b.Put(incarnationKey, binary.BigEndian.AppendUint32(nil, n))
-	if err := s.Apply(&b); err != nil {
-		return err
-	}
-	return s.Sync(lsm.Sync)
+	return applySynced(s, &b)
 }
 
 // nextIncarnation is the one after last, and never one that a life before may have had whose disk

@@ -20,7 +20,7 @@ const (
 	WorkDrop                            // forget deleted objects that are still the same
 	WorkScan                            // a page of a partition, for a client
 	WorkScanDigest                      // its digest
-	WorkIncarnation                     // raise the incarnation
+	WorkIncarnation                     // settle which incarnation this life has
 )
 
 // Work is one thing to do with the store, and which part of the core waits for it. The core makes
