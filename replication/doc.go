@@ -36,7 +36,8 @@
 //
 //	version.go, object.go      dots, clocks, siblings, contexts: what is known of a key
 //	ring.go, placement.go      which nodes hold it (shares.go, assign.go: how that is decided)
-//	store.go, replica.go       the read-merge-write of one node, its trees and hints (trydo.go)
+//	store.go, replica.go       the read-merge-write of one node, its trees and hints (trydo.go,
+//	                           life.go: which of its lives a node is in)
 //	core.go                    events, effects, messages of peers
 //	put.go, get.go, level.go   coordinating
 //	member.go, detector.go     who is up

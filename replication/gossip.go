@@ -34,6 +34,9 @@ func (c *Core) sendGossip(to NodeID, wantReply bool) {
 	if c.ready { // it may have been raised since
 		c.members.table[c.members.self].incarnation = c.replica.incarnation.Load()
 	}
+	for _, m := range c.place.Members {
+		c.members.Lived(m.ID, c.replica.lives.of(m.ID.Number()))
+	}
 	c.send(to, ClassGossip, &peerMessage{kind: peerGossip, body: c.members.Gossip(nil, wantReply)})
 }
 

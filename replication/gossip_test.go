@@ -198,7 +198,7 @@ func FuzzDecodeGossip(f *testing.F) {
 	})
 }
 
-// clockAt makes the time of day of a node that is down such that it starts in a second of 1970.
+// clockAt sets the clock of a node that is down: it shows that many seconds since 1970.
 func (n *simNode) clockAt(second uint32) {
 	n.clock = time.Duration(int64(second)*1000-simWall)*time.Millisecond - n.sim.net.Now()
 }
@@ -269,5 +269,32 @@ func TestLastLifeIsTheLatestThatAnybodyKnows(t *testing.T) {
 	s.net.Run(s.net.Now() + 5*time.Second)
 	if n := a.replica.incarnation.Load(); !a.core.ready || n <= first+5 {
 		t.Errorf("life %d after one that is known as %d, ready: %v", n, first+5, a.core.ready)
+	}
+}
+
+// Where all nodes were started anew, nobody has heard of the life whose disk is gone. What it has
+// written tells of it.
+func TestLivesAreKnownAfterARestartOfAll(t *testing.T) {
+	s := quietCluster(3, switches{})
+	owners, _ := s.owners("k")
+	a := owners[0]
+	if _, err := s.put(a, "k", "old", All, true); err != nil {
+		t.Fatal(err)
+	}
+	first := a.replica.incarnation.Load()
+	for _, n := range owners {
+		n.crash()
+	}
+	a.disk = new(simDisk)
+	a.clockAt(first)
+	for _, n := range owners {
+		n.start()
+	}
+	s.net.Run(s.net.Now() + 30*time.Second)
+	if n := a.replica.incarnation.Load(); n <= first {
+		t.Errorf("life %d after %d", n, first)
+	}
+	if err := s.rewritten(owners); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,6 +3,9 @@ package replication
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
+	"sync"
+	"sync/atomic"
 
 	"kvd/lsm"
 )
@@ -42,4 +45,59 @@ func applySynced(s Store, b *lsm.Batch) error {
 		return err
 	}
 	return s.Sync(lsm.Sync)
+}
+
+// lives are the last lives of other nodes of which anything is stored here. A node that has lost
+// its disk asks for them, and who answers may have been started since: so the first object with a
+// dot of a life goes into the store in one batch with a record of that life.
+type lives struct {
+	known atomic.Pointer[map[uint32]uint32] // incarnation by number; replaced, never changed
+	mu    sync.Mutex                        // held while it is
+}
+
+// lifePrefix begins the records: node u32, incarnation u32, no value. One for each life, so that
+// it does not matter in which order two are written.
+var lifePrefix = []byte{metaPrefix, 'l'}
+
+func (l *lives) load(s Store) error {
+	all := make(map[uint32]uint32)
+	it := s.Iter(lifePrefix, after(lifePrefix))
+	for it.Next() {
+		if k := it.Key()[len(lifePrefix):]; len(k) == 8 {
+			node := binary.BigEndian.Uint32(k)
+			all[node] = max(all[node], binary.BigEndian.Uint32(k[4:]))
+		}
+	}
+	l.known.Store(&all)
+	return it.Close()
+}
+
+// of is the last life of a node that is known, 0 for none.
+func (l *lives) of(node uint32) uint32 { return (*l.known.Load())[node] }
+
+// addLives puts records of the lives in a clock that are not in the store yet into b and returns
+// them. They are known when b has been applied.
+func (r *Replica) addLives(b *lsm.Batch, c Clock) (news []Actor) {
+	for _, d := range c {
+		node, n := d.Actor.Node(), d.Actor.Incarnation()
+		if n > r.lives.of(node) && node != r.self.Number() {
+			key := binary.BigEndian.AppendUint32(append([]byte(nil), lifePrefix...), node)
+			b.Put(binary.BigEndian.AppendUint32(key, n), nil)
+			news = append(news, d.Actor)
+		}
+	}
+	return news
+}
+
+func (l *lives) learn(news []Actor) {
+	if len(news) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := maps.Clone(*l.known.Load())
+	for _, a := range news {
+		all[a.Node()] = max(all[a.Node()], a.Incarnation())
+	}
+	l.known.Store(&all)
 }

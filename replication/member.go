@@ -217,6 +217,13 @@ func (m *Membership) Heard(now time.Duration, id NodeID) {
 	}
 }
 
+// Lived takes in that a member has been in a life, whether or not anything was heard of it in that.
+func (m *Membership) Lived(id NodeID, incarnation uint32) {
+	if i := m.index(id); i >= 0 && i != m.self && incarnation > m.table[i].incarnation {
+		m.table[i].incarnation, m.table[i].heartbeat = incarnation, 0
+	}
+}
+
 // Gossip is the table as it travels: 19 bytes a member at most, so that fifty fit a datagram.
 //
 //	flags u8 (1: answer with yours) |

@@ -34,6 +34,7 @@ type Replica struct {
 	raising     sync.Mutex
 	parts       [Partitions]partition
 	hints       hintCounts
+	lives       lives
 	stamp       atomic.Uint64 // the last one given out
 	changed     atomic.Uint64 // objects written
 }
@@ -65,6 +66,9 @@ func newReplica(self NodeID, store Store, p *Placement, incarnation uint32,
 	policy func(key []byte) Policy) (*Replica, error) {
 	r := &Replica{self: self, store: store, placement: p, policy: policy}
 	r.incarnation.Store(incarnation)
+	if err := r.lives.load(store); err != nil {
+		return nil, err
+	}
 	return r, r.hints.load(store, p)
 }
 
@@ -251,6 +255,7 @@ func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 	if err != nil {
 		return err
 	}
+	news := r.addLives(&b, next.Clock)
 	if err := r.applyFor(w, &b); err != nil {
 		// A write in doubt is visible: the tree follows what is visible.
 		if errors.Is(err, lsm.ErrInDoubt) {
@@ -260,6 +265,7 @@ func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 		return err
 	}
 	r.hints.add(fresh, 1)
+	r.lives.learn(news)
 	r.changed.Add(1)
 	p.note(w.Key, old, next, w.WallMillis)
 	return nil

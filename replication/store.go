@@ -81,7 +81,7 @@ func (e *engineIter) Close() error  { return e.it.Close() }
 //
 //	'd' partition u16, key          an object: the replica's own, or one it keeps for another node
 //	'h' node u32, partition u16, key   a hint: the node is owed this object; no value
-//	'm' name                        what the node remembers of itself
+//	'm' name                        what the node remembers of itself, and of the lives of others
 //
 // Key "k" of partition 5, owed to the node with number 0x01020304:
 //
