@@ -88,11 +88,11 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 	if err := claimPlacement(store, o.Placement); err != nil {
 		return nil, err
 	}
-	incarnation, fresh, err := beginLife(store, last, time.Now().UnixMilli())
+	life, err := beginLife(store, last, time.Now().UnixMilli())
 	if err != nil {
 		return nil, err
 	}
-	r, err := newReplica(o.Self, store, o.Placement, incarnation, o.Policy)
+	r, err := newReplica(o.Self, store, o.Placement, life.incarnation, o.Policy)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +104,8 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 		wake: make(chan struct{}, 1),
 	}
 	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
-		Incarnation: incarnation, Fresh: fresh, Rand: rand.New(rand.NewPCG(seed, seed>>32)),
-		Policy: o.Policy, off: o.off}, r)
+		Incarnation: life.incarnation, Fresh: life.fresh, Behind: life.behind,
+		Rand: rand.New(rand.NewPCG(seed, seed>>32)), Policy: o.Policy, off: o.off}, r)
 	c.node.cluster = c.Ring
 	for d := range c.synced {
 		c.synced[d] = newSyncer(c, lsm.Durability(d))
@@ -256,7 +256,7 @@ func (c *Cluster) TryCall(req, dst []byte) ([]byte, bool) {
 		return dst, false
 	}
 	part := PartitionOf(op.Key)
-	if !c.place.Owns(c.options.Self, part) {
+	if !c.place.Owns(c.options.Self, part) || c.replica.behind.Load() {
 		return dst, false
 	}
 	start := time.Now()

@@ -313,6 +313,12 @@ func TestStoppedClusterAnswers(t *testing.T) {
 func TestStoppedClusterTellsOfWritesUnderWay(t *testing.T) {
 	l := newLocalCluster(t, 3)
 	c := l.nodes[0]
+	for end := time.Now().Add(10 * time.Second); c.replica.behind.Load(); {
+		if time.Now().After(end) {
+			t.Fatal("a node of a new cluster does not begin to serve")
+		}
+		time.Sleep(time.Millisecond)
+	}
 	l.down[1].Store(true) // messages to it are lost
 	l.down[2].Store(true)
 	want := []error{ErrInDoubt, ErrDraining}

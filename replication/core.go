@@ -77,7 +77,10 @@ type Config struct {
 	// Fresh says that the disk was empty, in this life or in one that ended before this was known:
 	// the node takes no writes before its peers have said which incarnation it last had, or
 	// FreshWait has passed.
-	Fresh  bool
+	Fresh bool
+	// Behind says that the disk was empty, in this life or an earlier one, and may lack what others
+	// have: reads by this node do not count before that has come.
+	Behind bool
 	Rand   *rand.Rand
 	Policy func(key []byte) Policy
 	// MaxPending bounds the client requests under way; one more is refused at once. Default 4096.
@@ -150,12 +153,13 @@ type Core struct {
 
 	now        Instant
 	lastID     uint64
-	pending    int             // client requests under way
-	ready      bool            // may give out dots
-	asking     bool            // whether others know of an earlier life; not ready meanwhile
-	answeredBy map[NodeID]bool // while asking: who has said what it knows of this node
-	life       uint32          // the least that this one may be, by what others know
-	raising    bool            // the incarnation, in the store
+	pending    int                    // client requests under way
+	ready      bool                   // may give out dots
+	asking     bool                   // whether others know of an earlier life; not ready meanwhile
+	answeredBy map[NodeID]bool        // while asking: who has said what it knows of this node
+	life       uint32                 // the least that this one may be, by what others know
+	raising    bool                   // the incarnation, in the store
+	behind     map[Partition][]NodeID // whom this node has to be equal with before its reads count
 	effects    []Effect
 	Counts     CoreCounts
 }
@@ -193,6 +197,7 @@ func NewCore(cfg Config, r *Replica) *Core {
 	c.asking = !c.ready
 	c.members = c.newMembership(ids)
 	c.sync.init(c)
+	c.initBehind()
 	return c
 }
 
@@ -425,8 +430,13 @@ func (c *Core) peerWritten(w *Work) {
 
 // peerRead answers with the object of a key, or with its digest when that will do.
 func (c *Core) peerRead(from NodeID, m *peerMessage) {
-	w := &Work{Kind: WorkRead, For: forPeerRead, From: from, ID: m.id,
-		Part: PartitionOf(m.key), Key: append([]byte(nil), m.key...)}
+	part := PartitionOf(m.key)
+	if !c.counts(part) {
+		c.send(from, ClassRequest, &peerMessage{kind: peerReadAck, id: m.id, ack: ackFailed})
+		return
+	}
+	w := &Work{Kind: WorkRead, For: forPeerRead, From: from, ID: m.id, Part: part,
+		Key: append([]byte(nil), m.key...)}
 	if m.flags&flagDigest != 0 {
 		w.Limit = 1
 	}

@@ -9,7 +9,8 @@
 // A write that was acknowledged at W is durable on W nodes. It is lost only with all of them. It
 // stays until a write that had seen it replaces it: writes that have not seen each other are both
 // kept, or in a bucket that wants it so, the later one. With strict quorums and R + W > N a read
-// returns the latest acknowledged write. After failures all replicas become equal by themselves.
+// returns the latest acknowledged write, while those of its W nodes that have lost their disk or
+// are down are not all of them. After failures all replicas become equal by themselves.
 // docs/cluster.md says what each level means and what a failure looks like.
 //
 // # The life of a put
@@ -42,7 +43,7 @@
 //	put.go, get.go, level.go   coordinating
 //	member.go, detector.go     who is up
 //	hint.go, handoff.go        what is owed to nodes that were away
-//	merkle.go, sync.go         what differs between replicas
+//	merkle.go, sync.go         what differs between replicas (behind.go: after a disk was lost)
 //	collect.go                 forgetting what was deleted
 //	cluster.go, step.go        around the core (syncer.go: what has to be durable)
 //	clusterclient.go

@@ -99,12 +99,12 @@ func (c *Core) fly(f flight, op Op, need int, waiters []waiter) {
 	}
 }
 
-// readOrder lists the nodes to read from: the owners that can be reached, this node first, the
-// others by how soon they answer, then as many stand-ins as owners are missing.
+// readOrder lists the nodes to read from: the owners that can be reached, this node first if its
+// reads count, the others by how soon they answer, then as many stand-ins as owners are missing.
 func (c *Core) readOrder(part Partition, strict bool) (order []NodeID) {
 	owners := c.place.Owners(part)
 	for _, id := range owners {
-		if c.reachable(id) {
+		if c.reachable(id) && (id != c.self || c.counts(part)) {
 			order = append(order, id)
 		}
 	}

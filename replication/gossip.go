@@ -2,6 +2,7 @@ package replication
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -47,6 +48,9 @@ func (c *Core) gossip(from NodeID, m *peerMessage) {
 	if err != nil {
 		c.Counts.Malformed++
 		return
+	}
+	if !slices.ContainsFunc(rows, func(r gossipRow) bool { return r.number == from.Number() }) {
+		c.hasAllOf(from, c.sync.shared[from]...) // its disk was empty, and it has taken no writes
 	}
 	own := c.members.Receive(c.now.Since, from, rows)
 	if wantReply {

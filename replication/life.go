@@ -10,24 +10,46 @@ import (
 	"kvd/lsm"
 )
 
-// freshKey is in a store that was empty, until its node knows which of its lives it is in: also
-// after a restart before that.
-var freshKey = []byte{metaPrefix, 'f'}
+// Both are in a store that was empty, also after a restart: freshKey until its node knows which of
+// its lives it is in, behindKey until it has what others have.
+var (
+	freshKey  = []byte{metaPrefix, 'f'}
+	behindKey = []byte{metaPrefix, 'b'}
+)
 
-// beginLife makes the incarnation of a new life durable, and tells whether the store is fresh: then
-// it may be that of a life before, and no dot may be given out before others were asked.
-func beginLife(s Store, last uint32, wallMillis int64) (n uint32, fresh bool, err error) {
-	n = nextIncarnation(last, wallMillis)
+// life is what a node knows of its life when that begins.
+type life struct {
+	incarnation uint32
+	fresh       bool // another life may have had it: no dot before others were asked
+	behind      bool // what a life before has stored may be missing
+}
+
+// beginLife makes the incarnation of a new life durable.
+func beginLife(s Store, last uint32, wallMillis int64) (l life, err error) {
+	l.incarnation = nextIncarnation(last, wallMillis)
 	var b lsm.Batch
-	b.Put(incarnationKey, binary.BigEndian.AppendUint32(nil, n))
+	b.Put(incarnationKey, binary.BigEndian.AppendUint32(nil, l.incarnation))
 	if last == 0 {
 		b.Put(freshKey, nil)
-	} else if _, err := s.Get(nil, freshKey); err == nil {
-		fresh = true
-	} else if !errors.Is(err, lsm.ErrNotFound) {
-		return 0, false, err
+		b.Put(behindKey, nil)
+		l.fresh, l.behind = true, true
+		return l, applySynced(s, &b)
 	}
-	return n, fresh || last == 0, applySynced(s, &b)
+	if l.fresh, err = isThere(s, freshKey); err != nil {
+		return l, err
+	}
+	if l.behind, err = isThere(s, behindKey); err != nil {
+		return l, err
+	}
+	return l, applySynced(s, &b)
+}
+
+func isThere(s Store, key []byte) (bool, error) {
+	_, err := s.Get(nil, key)
+	if errors.Is(err, lsm.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // settleLife makes n durable as the incarnation of this life, which is none of a life before.
@@ -38,6 +60,13 @@ func (r *Replica) settleLife(n uint32) error {
 	var b lsm.Batch
 	b.Delete(freshKey)
 	return applySynced(r.store, &b)
+}
+
+// caughtUp forgets that the store was empty. It becomes durable behind what has come since.
+func (r *Replica) caughtUp() error {
+	var b lsm.Batch
+	b.Delete(behindKey)
+	return r.store.Apply(&b)
 }
 
 func applySynced(s Store, b *lsm.Batch) error {

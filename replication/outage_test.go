@@ -4,8 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"kvd/replication/simnet"
 )
 
 var missedWrites = flag.Int("missed", 3000, "writes that a node misses in TestOutageIsMadeUpFor")
@@ -123,8 +126,106 @@ func TestLostForwardSilencesNobody(t *testing.T) {
 	for _, o := range owners {
 		link(o, true)
 	}
-	s.net.Run(s.net.Now() + time.Minute)
+	s.net.Run(s.net.Now() + 20*time.Second)
 	if _, err := s.put(d, "k", "v", Quorum, true); err != nil {
-		t.Errorf("all are there since a minute: %v", err)
+		t.Errorf("all are there since twenty seconds: %v", err)
+	}
+}
+
+// acked tells how many of some keys, which were all written at QUORUM, a strict read at QUORUM does
+// not find, and how many it cannot read.
+func (s *simulation) acked(n *simNode, keys int) (missed, failed int) {
+	for i := range keys {
+		a, err := s.ask(n, &Op{Kind: KindRead, Key: fmt.Append(nil, "k", i), Strict: true})
+		switch {
+		case err != nil:
+			failed++
+		case len(a.values) == 0:
+			missed++
+		}
+	}
+	return missed, failed
+}
+
+// A disk was lost that had held what another owner had missed. While it was empty it counted in
+// strict quorums: what was acknowledged at QUORUM was not found at QUORUM, with all nodes up.
+func TestEmptyDiskIsNoWitness(t *testing.T) {
+	const keys = 50
+	s := quietCluster(3, switches{})
+	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+	c.crash()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	for i := range keys {
+		if _, err := s.put(a, fmt.Sprint("k", i), "v", Quorum, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.crash()
+	a.disk = new(simDisk)
+	c.start()
+	a.start()
+	s.net.Run(s.net.Now() + 30*time.Millisecond)
+	for _, n := range s.nodes {
+		if missed, failed := s.acked(n, keys); missed > 0 || failed > 0 {
+			t.Errorf("at %s: %d of %d are not found, %d not read", n.id, missed, keys, failed)
+		}
+	}
+	page, err := s.body(a, &Op{Kind: KindPage, Part: PartitionOf([]byte("k0")), Strict: true})
+	if err != nil || !strings.Contains(string(page), "k0") {
+		t.Errorf("a page: %q, %v", page, err)
+	}
+	s.net.Cut(a.name, c.name) // until a has what both others have
+	a.crash()
+	a.start()
+	s.net.Run(s.net.Now() + time.Second)
+	if a.core.counts(PartitionOf([]byte("k0"))) {
+		t.Error("after a restart it counts")
+	}
+	s.healNetwork()
+	s.net.Run(s.net.Now() + time.Minute)
+	if len(a.core.behind) > 0 || a.replica.behind.Load() {
+		t.Errorf("it is behind in %d partitions for ever", len(a.core.behind))
+	}
+	b.crash()
+	s.net.Run(s.net.Now() + 20*time.Second)
+	if missed, failed := s.acked(a, keys); missed > 0 || failed > 0 {
+		t.Errorf("of what came back %d of %d are not found, %d not read", missed, keys, failed)
+	}
+	a.crash()
+	a.start()
+	if a.core.cfg.Behind {
+		t.Error("it has forgotten that it is not behind any more")
+	}
+}
+
+// A cluster that is new serves at once, also when one of its nodes never comes.
+func TestNewClusterServes(t *testing.T) {
+	for _, missing := range []int{0, 1} {
+		s := newSimulation(1, func(c *simSetup) {
+			*c = simSetup{nodes: 3, replicas: 3, length: time.Second,
+				faults: simnet.Faults{Delay: 200 * time.Microsecond}}
+		})
+		for _, n := range s.nodes[:missing] {
+			n.crash()
+			n.disk = new(simDisk)
+		}
+		s.net.Run(time.Second + time.Duration(missing)*15*time.Second)
+		for i, n := range s.nodes[missing:] {
+			if _, failed := s.acked(n, 20); failed > 0 {
+				t.Errorf("without %d nodes: %d of 20 reads fail", missing, failed)
+			}
+			if _, err := s.put(n, fmt.Sprint("k", i), "v", Quorum, true); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, n := range s.nodes[:missing] {
+			n.start()
+		}
+		s.net.Run(s.net.Now() + time.Minute)
+		for _, n := range s.nodes {
+			if len(n.core.behind) > 0 {
+				t.Errorf("%s is behind in %d partitions", n.id, len(n.core.behind))
+			}
+		}
 	}
 }

@@ -37,6 +37,7 @@ type Replica struct {
 	lives       lives
 	stamp       atomic.Uint64 // the last one given out
 	changed     atomic.Uint64 // objects written
+	behind      atomic.Bool   // the core's: of some partition reads do not count
 }
 
 // partition is what a replica keeps in memory of one partition. mu is held for a read and a write
@@ -107,6 +108,8 @@ func (r *Replica) Do(w *Work) (sync bool) {
 		w.Result.Err = r.scan(w)
 	case WorkIncarnation:
 		w.Result.Err = r.settleLife(w.Number)
+	case WorkCaughtUp:
+		w.Result.Err = r.caughtUp()
 	}
 	return false
 }

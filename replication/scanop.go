@@ -111,6 +111,11 @@ func (c *Core) peerScan(from NodeID, m *peerMessage) {
 	if m.kind == peerScanDigest {
 		w.Kind = WorkScanDigest
 	}
+	if !c.counts(m.part) {
+		w.Result.Err = errBehind
+		c.scanWork(w)
+		return
+	}
 	c.do(w)
 }
 

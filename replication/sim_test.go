@@ -175,18 +175,19 @@ func (n *simNode) start() {
 	if err != nil {
 		panic(err)
 	}
-	incarnation, fresh, err := beginLife(n.disk, last, n.instant().WallMillis)
+	life, err := beginLife(n.disk, last, n.instant().WallMillis)
 	if err != nil {
 		panic(err)
 	}
 	n.disk.durableTo(n.disk.mark())
-	n.replica, err = newReplica(n.id, n.disk, n.sim.place, incarnation, n.sim.policy)
+	n.replica, err = newReplica(n.id, n.disk, n.sim.place, life.incarnation, n.sim.policy)
 	if err != nil {
 		panic(err)
 	}
 	n.core = NewCore(Config{
-		Self: n.id, Placement: n.sim.place, Cluster: simCluster, Incarnation: incarnation,
-		Fresh: fresh, Rand: rand.New(rand.NewPCG(n.sim.seed, uint64(n.life)<<32|uint64(n.id.Number()))),
+		Self: n.id, Placement: n.sim.place, Cluster: simCluster, Incarnation: life.incarnation,
+		Fresh: life.fresh, Behind: life.behind,
+		Rand:   rand.New(rand.NewPCG(n.sim.seed, uint64(n.life)<<32|uint64(n.id.Number()))),
 		Policy: n.sim.policy, SettleTime: 500 * time.Millisecond,
 		CollectInterval: time.Second, CollectGrace: 20 * time.Second, FreshWait: 3 * time.Second,
 		off: n.sim.setup.off,

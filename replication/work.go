@@ -21,6 +21,7 @@ const (
 	WorkScan                            // a page of a partition, for a client
 	WorkScanDigest                      // its digest
 	WorkIncarnation                     // settle which incarnation this life has
+	WorkCaughtUp                        // the store has what others have
 )
 
 // Work is one thing to do with the store, and which part of the core waits for it. The core makes
