@@ -163,7 +163,7 @@ func (c *Cluster) instant() Instant {
 func (c *Cluster) tickLoop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	verdicts := make([]Verdict, len(c.place.Members))
+	verdicts, told := make([]Verdict, len(c.place.Members)), false
 	for {
 		select {
 		case <-timer.C:
@@ -186,10 +186,16 @@ func (c *Cluster) tickLoop(ctx context.Context) {
 		// Not sooner than in a millisecond: patience is not measured more finely than that.
 		c.sleeping = max(c.core.NextWake(), time.Since(c.born)+time.Millisecond)
 		next, changes := c.sleeping, c.core.members.changes(verdicts)
+		tell := c.core.Counts.WrongCluster > 0 && !told
 		c.mu.Unlock()
 		timer.Reset(next - time.Since(c.born))
 		for _, o := range changes {
 			c.logVerdict(o)
+		}
+		if tell {
+			told = true
+			c.options.Logger.Warn("messages of a node are refused: its --cluster list or its " +
+				"--buckets differ from those of this one")
 		}
 	}
 }

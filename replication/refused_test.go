@@ -2,11 +2,14 @@ package replication
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"kvd/lsm"
 	"kvd/lsm/vfs"
@@ -55,4 +58,35 @@ func TestRefusalsAreLogged(t *testing.T) {
 			t.Errorf("%s, %v: %s", x.name, x.byPeer, got)
 		}
 	}
+}
+
+// A node whose --buckets differ is heard of once, whatever it sends.
+func TestOtherClusterIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, err := lsm.Open("data", lsm.Options{FS: vfs.NewMem()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		var log bytes.Buffer
+		c, err := NewCluster(db, ClusterOptions{Self: "n1", Placement: simPlacement(3, 3, 0),
+			Send:   func(NodeID, Class, []byte) bool { return false },
+			Logger: timeless(&log)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error)
+		go func() { ran <- c.Run(ctx) }()
+		m := peerMessage{kind: peerWant, cluster: c.id + 1, epoch: 1}
+		for range 3 {
+			c.HandlePeer("n2", [][]byte{m.appendTo(nil)})
+			time.Sleep(5 * time.Second)
+		}
+		stop()
+		<-ran
+		if n := strings.Count(log.String(), "--buckets differ"); n != 1 {
+			t.Errorf("logged %d times: %s", n, log.String())
+		}
+	})
 }
