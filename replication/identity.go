@@ -16,23 +16,24 @@ func (e *OwnedError) Error() string {
 }
 
 // CheckUnowned fails with *OwnedError for the database of a node of a cluster, which only that node
-// can make sense of. It changes nothing.
+// can make sense of. It changes nothing. Damage where the answer would be is not told: it keeps
+// nobody from the rest.
 func CheckUnowned(db *lsm.DB) error {
 	id, err := db.Get(identityKey)
-	if errors.Is(err, lsm.ErrNotFound) {
+	var incarnation []byte
+	if err == nil {
+		// A user of a node by itself may have a key of the other name. A node of a cluster has made
+		// its incarnation durable before it writes anything of its users.
+		incarnation, err = db.Get(incarnationKey)
+	}
+	_, damaged := errors.AsType[*lsm.CorruptError](err)
+	switch {
+	case errors.Is(err, lsm.ErrNotFound), damaged:
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
-	}
-	// A user of a node by itself may have a key of this name too. A node of a cluster has made its
-	// incarnation durable before it writes anything else.
-	n, err := db.Get(incarnationKey)
-	if errors.Is(err, lsm.ErrNotFound) || err == nil && len(n) != incarnationBytes {
+	case len(incarnation) != incarnationBytes:
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	return &OwnedError{NodeID(id)}
 }
