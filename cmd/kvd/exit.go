@@ -98,6 +98,19 @@ func refusedHint(text string) string {
 	return ""
 }
 
+// existsHint says what to do about a file or a directory that is in the way.
+func existsHint(command string) string {
+	switch {
+	case command == "kvd cert init":
+		return "this directory has an authority; kvd cert ls shows whom it has signed"
+	case strings.HasPrefix(command, "kvd cert"):
+		return "to renew a certificate delete it first; the key beside it stays"
+	case command == "kvd debug salvage":
+		return "give --to a directory that does not exist yet"
+	}
+	return ""
+}
+
 // missingHint says what to do about a file or a directory that is not there.
 func missingHint(command string) string {
 	switch {
@@ -177,10 +190,8 @@ func (p *program) hint(err error, command string) string {
 		return "no answer in time; is --addr right, is the node running? (--timeout waits longer)"
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program has this port: stop it, or choose one with --listen and --admin"
-	case command == "kvd cert init" && errors.Is(err, fs.ErrExist):
-		return "this directory has an authority; kvd cert ls shows whom it has signed"
-	case strings.HasPrefix(command, "kvd cert") && errors.Is(err, fs.ErrExist):
-		return "to renew a certificate delete it first; the key beside it stays"
+	case errors.Is(err, fs.ErrExist):
+		return existsHint(command)
 	case strings.HasPrefix(command, "kvd cert") && errors.Is(err, fs.ErrNotExist):
 		return "make an authority with: kvd cert init; certificates are made where ca.key is"
 	case errors.Is(err, fs.ErrPermission):
