@@ -54,7 +54,13 @@ func (p *program) addKnownNodesFlag(cmd *cobra.Command) {
 }
 
 // addrs are the addresses of --addr.
-func (s *clientSettings) addrs() []string { return strings.Split(s.addr, ",") }
+func (s *clientSettings) addrs() []string {
+	list := strings.Split(s.addr, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
+	return list
+}
 
 func (s *clientSettings) check() error {
 	for _, addr := range s.addrs() {
