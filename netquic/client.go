@@ -47,10 +47,11 @@ func NewClient(addr string, o Options) (*Client, error) {
 	o = o.withDefaults(15 * time.Second)
 	socket := o.socket
 	if socket == nil {
-		var err error
-		if socket, err = net.ListenUDP("udp", nil); err != nil {
+		udp, err := net.ListenUDP("udp", nil)
+		if err != nil {
 			return nil, fmt.Errorf("netquic: %w", err)
 		}
+		socket = polling(udp)
 	}
 	c := &Client{
 		addr:      addr,

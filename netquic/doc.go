@@ -47,7 +47,9 @@
 // connect at once. The writers are the same; a message that finds too much queued is dropped.
 //
 // What is left is the price of waking threads. A program that asks or answers much calls
-// [KeepMonitorAwake] first, which takes one of them out of it; package procs takes out more.
+// [KeepMonitorAwake] first, which takes one of them out of it; package procs takes out more. With
+// procs.Follow, and a processor to spare, both ends poll for a packet that is expected within half
+// a millisecond (pollingSocket): then nobody sleeps between a request and its answer.
 //
 // # Identity
 //

@@ -121,5 +121,9 @@ func (o *Options) listenSocket(addr string) (net.PacketConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return net.ListenUDP("udp", udp)
+	socket, err := net.ListenUDP("udp", udp)
+	if err != nil {
+		return nil, err
+	}
+	return polling(socket), nil
 }

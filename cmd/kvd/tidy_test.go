@@ -44,7 +44,8 @@ var imports = map[string][]string{
 	},
 	"replication": {"github.com/cespare/xxhash/v2", "kvd/lsm"},
 	"netquic": {
-		"github.com/quic-go/quic-go", "golang.org/x/sync/semaphore", "kvd/lsm/procs",
+		"github.com/quic-go/quic-go", "golang.org/x/net/ipv4", "golang.org/x/sync/semaphore",
+		"golang.org/x/sys/unix", "kvd/lsm/procs",
 	},
 	"bench": {"github.com/HdrHistogram/hdrhistogram-go"},
 }

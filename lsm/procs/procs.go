@@ -40,6 +40,16 @@ func All() int {
 	return n
 }
 
+// polled is for how long processors were busy with waiting.
+var polled atomic.Int64
+
+// Idle reports whether waiting may keep a processor busy: goroutines run on one and could have
+// more.
+func Idle() bool { return few.Load() && now.Load() == 1 }
+
+// Polled tells Follow of processor time that was spent in waiting: more processors would not help.
+func Polled(d time.Duration) { polled.Add(int64(d)) }
+
 // Begin announces work that computes for more than a few milliseconds. It returns when that has all
 // processors to run on, until as many calls of End. A garbage collection that runs on fewer ends
 // before.

@@ -75,9 +75,12 @@ func TestFollow(t *testing.T) {
 	if All() != 4 {
 		t.Errorf("%d of one processor are all", All())
 	}
+	if !Idle() {
+		t.Error("three of four processors are not idle")
+	}
 	for range 2 {
 		Begin()
-		if Now() != 4 || runtime.GOMAXPROCS(0) != 4 {
+		if Idle() || Now() != 4 || runtime.GOMAXPROCS(0) != 4 {
 			t.Errorf("work begins with %d processors", Now())
 		}
 	}
@@ -221,6 +224,22 @@ func TestFollowLeavesAlone(t *testing.T) {
 	follow(ctx, cpuTime)
 	if ctx.Err() != nil {
 		t.Error("it follows")
+	}
+}
+
+// TestPolled: what was spent in waiting is no load.
+func TestPolled(t *testing.T) {
+	before, ok := cpuTime()
+	if !ok {
+		t.Skip("not on this system")
+	}
+	Polled(time.Hour)
+	defer Polled(-time.Hour)
+	if used, _ := cpuTime(); used > before-time.Hour+time.Minute {
+		t.Errorf("used %v, and then %v", before, used)
+	}
+	if Idle() {
+		t.Error("idle processors without Follow")
 	}
 }
 
