@@ -22,6 +22,10 @@
 //     ([Waited]), all are given at once, or when a garbage collection ends; to take some away again
 //     needs 150 ms.
 //
+// A processor that is spared may be used for waiting ([Idle], [Polled]): package netquic looks for
+// packets on the one that is left, so that it never sleeps, while threads of the kernel, and other
+// programs, have the rest.
+//
 // It is a matter of the whole process, hence package variables, and hence only for programs: kvd
 // calls Follow, a program that embeds the engine decides for itself. Without Follow, Begin and End
 // count and do nothing. A [Yielder] is for anybody: background work that offers its processor to
