@@ -24,13 +24,13 @@ func (r *scrubRun) settle(it *scrubItem, found []Damage) {
 	for _, d := range found {
 		db.log.Error("scrub found damage", "file", d.File, "offset", d.Offset, "reason", d.Reason)
 	}
+	ctx := db.ctx
+	if r.request != nil {
+		ctx = r.request.ctx
+	}
 	var err error
 	switch {
 	case it.table != nil:
-		ctx := db.ctx
-		if r.request != nil {
-			ctx = r.request.ctx
-		}
 		err = db.renewTable(ctx, it.table)
 	case it.mem != nil:
 		db.segments.spoil(it.mem.segment)
@@ -43,6 +43,8 @@ func (r *scrubRun) settle(it *scrubItem, found []Damage) {
 		db.scrub.healed.Add(uint64(len(found)))
 		db.log.Warn("the damage is healed: what the file held is written anew elsewhere",
 			"file", found[0].File, "places", len(found))
+	} else if ctx.Err() != nil {
+		db.log.Warn("the damage was not healed: the scrub was ended", "file", found[0].File)
 	} else if !errors.Is(err, ErrClosed) {
 		db.log.Error("the damage cannot be healed; what is damaged is not served",
 			"file", found[0].File, "places", len(found), "error", err)

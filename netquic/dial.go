@@ -31,6 +31,7 @@ type link struct {
 	dialing  bool
 	waiters  int           // callers that need a session
 	changed  chan struct{} // closed and replaced when an attempt ended
+	ended    int           // attempts
 	err      error         // of the last attempt that ended
 	final    bool          // it failed for good: waiting is useless
 	backoff  time.Duration // before the next attempt; of dialLoop while dialing
@@ -45,6 +46,7 @@ func (l *link) acquire(ctx context.Context, deadline time.Time) (*session, error
 	defer timer.Stop()
 	l.mu.Lock()
 	l.waiters++
+	before := l.ended
 	defer func() {
 		l.mu.Lock()
 		l.waiters--
@@ -70,6 +72,9 @@ func (l *link) acquire(ctx context.Context, deadline time.Time) (*session, error
 		}
 		l.mu.Lock()
 		err, final := l.err, l.final
+		if l.ended == before {
+			err, final = nil, false // of another time
+		}
 		if over != nil || final {
 			l.mu.Unlock()
 			return nil, waitError(over, err)
@@ -148,6 +153,7 @@ func (l *link) dialLoop() {
 		if err == nil {
 			l.replaceLocked(s)
 		}
+		l.ended++
 		l.err, l.final = err, isFinal(err)
 		close(l.changed)
 		l.changed = make(chan struct{})

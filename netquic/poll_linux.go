@@ -17,6 +17,10 @@ import (
 // takes 40 to 60 us on a virtual machine: of the 150 us that a GET of one caller took, 110 were
 // that. It reads for one goroutine, of quic-go.
 //
+// While it polls only the runtime's monitor looks at the other sockets of the process, every 10 ms:
+// a node has the one for all requests, and others for metrics; a program with several clients has
+// them wait for each other at most so long.
+//
 // It does so where [procs.Idle] says that the process has a processor to spare, and gives way: to
 // goroutines at each look, and to other threads that want the processor.
 type pollingSocket struct {
@@ -72,7 +76,7 @@ func (s *pollingSocket) poll(start time.Time) (crowded bool) {
 		}
 		runtime.Gosched()
 		before := time.Now()
-		if d := before.Sub(now); d > wanted/2 {
+		if d := before.Sub(now); d > wanted/2 { // goroutines had something to do
 			others += d
 		}
 		_, _, _ = syscall.Syscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)

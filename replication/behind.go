@@ -8,7 +8,7 @@ import (
 // A node whose disk was lost takes writes long before it has back what it once acknowledged. Until
 // it has that of a partition, what it finds there is no evidence: its reads do not count, as if it
 // was away. It has it when its trees have been equal, once, with those of each other owner. An
-// owner with an empty disk of its own, which takes no writes yet, has nothing to give: a cluster
+// owner with an empty disk of its own, on which nothing has come, has nothing to give: a cluster
 // that is new serves at once.
 //
 // An owner that is down is not waited for where this node and those that it was equal with are
@@ -40,6 +40,19 @@ func (c *Core) counts(part Partition) bool {
 	owners := len(c.place.Owners(part))
 	return owners-len(left) > owners/2 &&
 		!slices.ContainsFunc(left, func(id NodeID) bool { return c.verdict(id) != Down })
+}
+
+// foundEqual notes that the trees of partitions are the same here and there. Two that cannot be
+// read are not.
+func (c *Core) foundEqual(id NodeID, parts ...Partition) {
+	if len(c.behind) == 0 {
+		return
+	}
+	for _, part := range parts {
+		if c.replica.rootOf(part) != unreadable {
+			c.hasAllOf(id, part)
+		}
+	}
 }
 
 // hasAllOf notes that this node has everything that another one has of some partitions.

@@ -104,8 +104,9 @@ func NewCluster(db *lsm.DB, o ClusterOptions) (*Cluster, error) {
 		wake: make(chan struct{}, 1),
 	}
 	c.core = NewCore(Config{Self: o.Self, Placement: o.Placement, Cluster: c.id,
-		Incarnation: life.incarnation, Fresh: life.fresh, Behind: life.behind,
-		Rand: rand.New(rand.NewPCG(seed, seed>>32)), Policy: o.Policy, off: o.off}, r)
+		Incarnation: life.incarnation, Fresh: life.fresh, Empty: life.empty,
+		Behind: life.behind,
+		Rand:   rand.New(rand.NewPCG(seed, seed>>32)), Policy: o.Policy, off: o.off}, r)
 	c.node.cluster = c.Ring
 	for d := range c.synced {
 		c.synced[d] = newSyncer(c, lsm.Durability(d))

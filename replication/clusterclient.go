@@ -243,6 +243,7 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 			return nil, errors.Join(last, err)
 		}
 		op.Epoch = ring.Epoch
+		answered := false // by any node
 		for _, addr := range c.route(ring, op) {
 			body, err := c.callNode(ctx, deadline, addr, op, tries)
 			tries++
@@ -252,6 +253,8 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 			if ctx.Err() == context.Canceled || !c.again(op, err) {
 				return nil, err
 			}
+			_, broken := errors.AsType[*connError](err)
+			answered = answered || !broken
 			last = worst(last, err)
 			if ctx.Err() != nil || c.closing.Err() != nil || !time.Now().Before(deadline) {
 				return nil, last
@@ -261,7 +264,7 @@ func (c *ClusterClient) call(ctx context.Context, op *Op) ([]byte, error) {
 				break
 			}
 		}
-		if _, broken := errors.AsType[*connError](last); broken { // nobody has answered
+		if !answered {
 			c.outdated() // they may have moved
 		}
 		// Everybody has refused: they may think better of it soon.

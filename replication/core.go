@@ -78,6 +78,8 @@ type Config struct {
 	// the node takes no writes before its peers have said which incarnation it last had, or
 	// FreshWait has passed.
 	Fresh bool
+	// Empty says that there is nothing in the store yet.
+	Empty bool
 	// Behind says that the disk was empty, in this life or an earlier one, and may lack what others
 	// have: reads by this node do not count before that has come.
 	Behind bool

@@ -35,6 +35,7 @@ func (c *Core) sendGossip(to NodeID, wantReply bool) {
 	if c.ready { // it may have been raised since
 		c.members.table[c.members.self].incarnation = c.replica.incarnation.Load()
 	}
+	c.members.empty = c.cfg.Empty && c.replica.changed.Load() == 0
 	for _, m := range c.place.Members {
 		c.members.Lived(m.ID, c.replica.lives.of(m.ID.Number()))
 	}
@@ -50,7 +51,7 @@ func (c *Core) gossip(from NodeID, m *peerMessage) {
 		return
 	}
 	if !slices.ContainsFunc(rows, func(r gossipRow) bool { return r.number == from.Number() }) {
-		c.hasAllOf(from, c.sync.shared[from]...) // its disk was empty, and it has taken no writes
+		c.hasAllOf(from, c.sync.shared[from]...) // its disk is empty
 	}
 	own := c.members.Receive(c.now.Since, from, rows)
 	if wantReply {

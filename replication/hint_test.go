@@ -139,3 +139,15 @@ func TestHotHintDoesNotStopTrees(t *testing.T) {
 		t.Errorf("%d of %d keys are there 45 s after the node has come back", has, keys)
 	}
 }
+
+// A partition that cannot be read looked the same as one that holds nothing.
+func TestUnreadablePartitionIsNotEmpty(t *testing.T) {
+	p := simPlacement(4, 3, 0)
+	r, _ := newDoubtfulReplica(t, p.Owners(0)[0], p)
+	if root := r.rootOf(0); root != unreadable {
+		t.Errorf("a partition that was not read has root %x", root)
+	}
+	if err := r.buildTree(0); err != nil || r.rootOf(0) != 0 {
+		t.Errorf("one that is empty has root %x, %v", r.rootOf(0), err)
+	}
+}

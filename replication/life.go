@@ -21,6 +21,7 @@ var (
 type life struct {
 	incarnation uint32
 	fresh       bool // another life may have had it: no dot before others were asked
+	empty       bool // there is nothing in the store
 	behind      bool // what a life before has stored may be missing
 }
 
@@ -32,7 +33,7 @@ func beginLife(s Store, last uint32, wallMillis int64) (l life, err error) {
 	if last == 0 {
 		b.Put(freshKey, nil)
 		b.Put(behindKey, nil)
-		l.fresh, l.behind = true, true
+		l.fresh, l.empty, l.behind = true, true, true
 		return l, applySynced(s, &b)
 	}
 	if l.fresh, err = isThere(s, freshKey); err != nil {
@@ -60,6 +61,20 @@ func (r *Replica) settleLife(n uint32) error {
 	var b lsm.Batch
 	b.Delete(freshKey)
 	return applySynced(r.store, &b)
+}
+
+// raise makes a greater incarnation durable and takes it.
+func (r *Replica) raise(n uint32) error {
+	r.raising.Lock()
+	defer r.raising.Unlock()
+	if n <= r.incarnation.Load() {
+		return nil
+	}
+	if err := saveIncarnation(r.store, n); err != nil {
+		return err
+	}
+	r.incarnation.Store(n)
+	return nil
 }
 
 // caughtUp forgets that the store was empty. It becomes durable behind what has come since.

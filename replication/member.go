@@ -36,6 +36,7 @@ type Membership struct {
 	next    time.Duration
 	stretch float64 // of the own patience: above 1 while this node itself is slow
 	quiet   bool    // nothing of this life is told: the incarnation is not decided yet
+	empty   bool    // nor is there a row of it then: nothing is stored here
 }
 
 // member is a row of the table.
@@ -236,10 +237,13 @@ func (m *Membership) Gossip(dst []byte, wantReply bool) []byte {
 	dst = append(dst, flag)
 	for i := range m.table {
 		x := &m.table[i]
-		if i == m.self && m.quiet {
-			continue
-		}
 		r := gossipRow{x.id.Number(), x.incarnation, x.heartbeat, x.verdict != Alive}
+		if i == m.self && m.quiet {
+			if m.empty {
+				continue
+			}
+			r = gossipRow{number: r.number}
+		}
 		dst = r.appendTo(dst)
 	}
 	return dst

@@ -27,6 +27,7 @@ type putOp struct {
 	seen      Clock    // of the object, and its greatest stamp
 	newest    Stamp
 	replied   bool
+	repliedAt time.Duration
 	lingering bool
 }
 
@@ -307,7 +308,7 @@ func (p *putOp) check(c *Core) {
 
 // settleAt is when a write that was answered waits no longer for those that have not.
 func (p *putOp) settleAt() time.Duration {
-	return min(p.deadline, p.began+lingerTime) + settleTime
+	return max(min(p.deadline, p.began+lingerTime), p.repliedAt) + settleTime
 }
 
 // linger keeps of a write that was answered what its hints take: nothing bounds how many of them
@@ -323,7 +324,7 @@ func (p *putOp) linger(c *Core) {
 }
 
 func (p *putOp) reply(c *Core, answer []byte) {
-	p.replied = true
+	p.replied, p.repliedAt = true, c.now.Since
 	c.answer(p.from, answer)
 }
 

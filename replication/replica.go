@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -262,6 +263,7 @@ func (r *Replica) writeLocked(p *partition, w *Work, old, next *Object) error {
 	if err := r.applyFor(w, &b); err != nil {
 		// A write in doubt is visible: the tree follows what is visible.
 		if errors.Is(err, lsm.ErrInDoubt) {
+			r.lives.learn(news)
 			r.hints.add(fresh, 1)
 			p.note(w.Key, old, next, w.WallMillis)
 		}
@@ -398,32 +400,25 @@ func (r *Replica) objects() (n int) {
 	return n
 }
 
+// unreadable is the root of a partition that has no tree because it cannot be read: not that of one
+// that holds nothing.
+const unreadable = math.MaxUint64
+
 // rootOf is the root of the tree of a partition; 0 for one that holds nothing.
 func (r *Replica) rootOf(part Partition) uint64 {
 	s := &r.parts[part].summed
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.tree == nil {
+	switch {
+	case !s.built:
+		return unreadable
+	case s.tree == nil:
 		return 0
 	}
 	if !s.fresh {
 		s.root, s.fresh = s.tree.Root(), true
 	}
 	return s.root
-}
-
-// raise makes a greater incarnation durable and takes it.
-func (r *Replica) raise(n uint32) error {
-	r.raising.Lock()
-	defer r.raising.Unlock()
-	if n <= r.incarnation.Load() {
-		return nil
-	}
-	if err := saveIncarnation(r.store, n); err != nil {
-		return err
-	}
-	r.incarnation.Store(n)
-	return nil
 }
 
 // pageBytes bounds the objects of a page, but a page has at least one entry. See MaxPageBytes.

@@ -186,7 +186,7 @@ func (n *simNode) start() {
 	}
 	n.core = NewCore(Config{
 		Self: n.id, Placement: n.sim.place, Cluster: simCluster, Incarnation: life.incarnation,
-		Fresh: life.fresh, Behind: life.behind,
+		Fresh: life.fresh, Empty: life.empty, Behind: life.behind,
 		Rand:   rand.New(rand.NewPCG(n.sim.seed, uint64(n.life)<<32|uint64(n.id.Number()))),
 		Policy: n.sim.policy, SettleTime: 500 * time.Millisecond,
 		CollectInterval: time.Second, CollectGrace: 20 * time.Second, FreshWait: 3 * time.Second,

@@ -183,7 +183,7 @@ func (c *Core) syncMessage(from NodeID, m *peerMessage) {
 	case m.kind == peerSummary && mine:
 		c.Counts.SyncEqual++
 		c.links[from].equal = c.now.Since
-		c.hasAllOf(from, s.shared[from]...)
+		c.foundEqual(from, s.shared[from]...)
 		s.round = nil
 	case m.kind == peerRoots && mine:
 		c.compareRoots(from, m)
@@ -209,7 +209,7 @@ func (c *Core) compareSummary(from NodeID, m *peerMessage) {
 	}
 	if sum := c.summary(from); sum == m.digest {
 		c.links[from].equal = c.now.Since
-		c.hasAllOf(from, c.sync.shared[from]...)
+		c.foundEqual(from, c.sync.shared[from]...)
 		c.send(from, ClassBulk, &peerMessage{kind: peerSummary, id: m.id, flags: flagReply,
 			digest: sum})
 		return
@@ -232,7 +232,7 @@ func (c *Core) compareRoots(from NodeID, m *peerMessage) {
 		theirs := binary.LittleEndian.Uint64(m.body[8*i:])
 		if c.replica.rootOf(part) == theirs {
 			delete(c.sync.differs, resumeAt{from, part})
-			c.hasAllOf(from, part)
+			c.foundEqual(from, part)
 			continue
 		}
 		tree, touched := c.replica.treeOf(part)

@@ -103,6 +103,10 @@ func (p *program) dialAny(ctx context.Context) (c *replication.Client, inCluster
 		}
 		_, err = c.Ring(ctx)
 		alone := errors.Is(err, replication.ErrNoCluster)
+		if err != nil && !alone { // it is stopping, or has too much to do
+			errs = append(errs, errors.Join(err, c.Close()))
+			continue
+		}
 		if alone && len(addrs) > 1 {
 			err = usagef("addr %q: the node at %s is by itself, a list is for the nodes of a "+
 				"cluster", p.client.addr, addr)

@@ -151,6 +151,13 @@ func ownedHint(node replication.NodeID, command string) string {
 		"directory with --data"
 }
 
+func unavailableHint(e *replication.UnavailableError) string {
+	if e.Got > 0 {
+		return "kvd ring shows which nodes are up; --consistency ONE needs one"
+	}
+	return "kvd ring shows which nodes are up"
+}
+
 // hint says what to do about an error; empty when the error says it all.
 func (p *program) hint(err error, command string) string {
 	if e, ok := errors.AsType[*usageError](err); ok {
@@ -159,14 +166,14 @@ func (p *program) hint(err error, command string) string {
 	if e, ok := errors.AsType[*lsm.KeySizeError](err); ok && e.Bytes == 0 {
 		return "a key cannot be empty; is it a variable of the shell that is not set?"
 	}
-	if e, ok := errors.AsType[*net.DNSError](err); ok {
-		return "nobody knows the host " + e.Name + ": is --addr right?"
-	}
+	unknown, isLookup := errors.AsType[*net.DNSError](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return ""
 	case errors.Is(err, replication.ErrInDoubt):
 		return "the write may or may not have happened; repeating it is safe"
+	case isLookup && unknown.IsNotFound:
+		return "nobody knows the host " + unknown.Name + ": is --addr right?"
 	case errors.Is(err, lsm.ErrLocked):
 		return "another kvd has this directory open: " + insteadOf(command)
 	case errors.Is(err, lsm.ErrFormat):
@@ -211,8 +218,8 @@ func (p *program) hint(err error, command string) string {
 	if _, ok := errors.AsType[*replication.IdentityError](err); ok {
 		return "start it as it was before; to change the nodes of a cluster, export and import"
 	}
-	if _, ok := errors.AsType[*replication.UnavailableError](err); ok {
-		return "kvd ring shows which nodes are up; --consistency ONE needs one"
+	if e, ok := errors.AsType[*replication.UnavailableError](err); ok {
+		return unavailableHint(e)
 	}
 	if e, ok := errors.AsType[*lsm.CorruptError](err); ok {
 		return "nothing damaged was served; restore " + e.File + " or the directory from a " +

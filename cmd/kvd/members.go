@@ -49,6 +49,10 @@ func parseBuckets(list string) (of func(key []byte) replication.Policy, digest u
 			continue
 		}
 		name, policy, _ := strings.Cut(item, "=")
+		if strings.Contains(name, "/") {
+			return nil, 0, usagef("buckets %q: a bucket is what is before the first slash of a key",
+				item)
+		}
 		switch policy {
 		case replication.KeepSiblings.String():
 			policies[name] = replication.KeepSiblings

@@ -4,6 +4,9 @@ import "testing"
 
 // Nodes whose --buckets say the same are of one cluster, however they are written.
 func TestBucketsThatSayTheSame(t *testing.T) {
+	if _, _, err := parseBuckets("a/b=lww"); err == nil {
+		t.Error("no key is in the bucket a/b")
+	}
 	digest := func(list string) uint64 {
 		_, d, err := parseBuckets(list)
 		if err != nil {
