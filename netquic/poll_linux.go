@@ -17,9 +17,10 @@ import (
 // takes 40 to 60 us on a virtual machine: of the 150 us that a GET of one caller took, 110 were
 // that. It reads for one goroutine, of quic-go.
 //
-// While it polls only the runtime's monitor looks at the other sockets of the process, every 10 ms:
-// a node has the one for all requests, and others for metrics; a program with several clients has
-// them wait for each other at most so long.
+// While goroutines are ready only the runtime's monitor looks at the other sockets of a process,
+// every 10 ms at the latest. A node has the one for all requests, and others for metrics, which
+// were answered 0.5 ms later in the worst of 20 cases. A program with several clients has them
+// wait for each other at most so long.
 //
 // It does so where [procs.Idle] says that the process has a processor to spare, and gives way: to
 // goroutines at each look, and to other threads that want the processor.
