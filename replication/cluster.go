@@ -387,11 +387,13 @@ func (c *Cluster) Ring() Ring {
 	return c.core.Ring()
 }
 
-// Counts are those of the core.
+// Counts are those of the core, and of its replica.
 func (c *Cluster) Counts() CoreCounts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.core.Counts
+	n := c.core.Counts
+	n.HintsDropped = c.core.replica.hints.dropped.Load()
+	return n
 }
 
 // LocalCaller is a Caller that asks this node without a network.

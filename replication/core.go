@@ -527,6 +527,7 @@ type CoreCounts struct {
 	HintsReceived   uint64
 	HintsSent       uint64
 	HintBytesSent   uint64 // keys and objects
+	HintsDropped    uint64 // by an owner, beyond HintsMax
 	SyncSent        uint64 // objects sent because trees differed
 	SyncBytesSent   uint64 // keys and objects
 	SyncRounds      uint64 // comparisons begun

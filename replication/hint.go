@@ -25,7 +25,7 @@ type hintCounts struct {
 	total   atomic.Int64
 	mu      sync.Mutex
 	count   map[uint32]int
-	dropped uint64
+	dropped atomic.Uint64
 }
 
 func (h *hintCounts) load(s Store, p *Placement) error {
@@ -64,24 +64,14 @@ func (h *hintCounts) of(node uint32) int {
 	return h.count[node]
 }
 
-// full tells whether a node is owed as much as may be, and counts the hint that is not made.
-func (h *hintCounts) full(node uint32) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.count[node] < HintsMax {
-		return false
-	}
-	h.dropped++
-	return true
-}
-
 // addHints puts the hints of w that are not in the store yet into b and returns their nodes.
 func (r *Replica) addHints(b *lsm.Batch, w *Work) (fresh []uint32, err error) {
 	for _, node := range w.Targets {
-		if r.hints.full(node) {
+		if r.hints.of(node) >= HintsMax {
 			if !r.placement.Owns(r.self, w.Part) {
 				return nil, ErrHintsFull
 			}
+			r.hints.dropped.Add(1)
 			continue
 		}
 		key := appendHintKey(nil, node, w.Part, w.Key)

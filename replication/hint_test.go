@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -149,5 +150,34 @@ func TestUnreadablePartitionIsNotEmpty(t *testing.T) {
 	}
 	if err := r.buildTree(0); err != nil || r.rootOf(0) != 0 {
 		t.Errorf("one that is empty has root %x, %v", r.rootOf(0), err)
+	}
+}
+
+// A node that is owed as much as may be: an owner takes the write and leaves the rest to the
+// comparison of trees, a stand-in, which no tree covers, refuses it.
+func TestHintsBeyondTheLimit(t *testing.T) {
+	p := simPlacement(4, 3, 0)
+	key := []byte("k")
+	part := PartitionOf(key)
+	away := p.Owners(part)[1].Number()
+	o := Object{}.Update(nil, Sibling{Dot: Dot{MakeActor(away, 1), 1}, Stamp: 1,
+		Value: []byte("v")}, KeepSiblings)
+	for _, c := range []struct {
+		node    NodeID
+		err     error
+		dropped uint64
+	}{{p.Owners(part)[0], nil, 1}, {p.Fallbacks(part)[0], ErrHintsFull, 0}} {
+		r, _ := newDoubtfulReplica(t, c.node, p)
+		r.hints.add([]uint32{away}, HintsMax)
+		w := &Work{Kind: WorkMerge, Part: part, Key: key, Object: o, Targets: []uint32{away}}
+		r.Do(w)
+		if !errors.Is(w.Result.Err, c.err) || r.hints.dropped.Load() != c.dropped {
+			t.Errorf("%s: %v, %d dropped, want %v, %d", c.node, w.Result.Err,
+				r.hints.dropped.Load(), c.err, c.dropped)
+		}
+		got, _, err := r.read(part, key)
+		if err != nil || (len(got.Clock) > 0) != (c.err == nil) || r.hints.of(away) != HintsMax {
+			t.Errorf("%s: has %v, %v, and %d hints", c.node, got, err, r.hints.of(away))
+		}
 	}
 }

@@ -24,7 +24,8 @@ type consistency struct {
 	r, w, both levelFlag
 	sloppy     bool
 	context    string
-	used       func() string // the first of them that was given, "" for none
+	names      []string
+	given      func(name string) bool
 }
 
 // levelFlag is a consistency level.
@@ -56,29 +57,33 @@ func addConsistencyFlags(cmd *cobra.Command, c *consistency, read, write bool) {
 		f.StringVar(&c.context, "context", "",
 			"in a cluster: of the get whose values this replaces (get -o json)")
 	}
-	c.used = func() string {
-		for _, name := range names {
-			if f.Changed(name) {
-				return name
-			}
-		}
-		return ""
-	}
+	c.names, c.given = names, f.Changed
 }
 
-func (c *consistency) level(own levelFlag) replication.Level {
-	if own != levelFlag(replication.Quorum) {
+// used is the first of the flags that was given, "" for none.
+func (c *consistency) used() string {
+	for _, name := range c.names {
+		if c.given(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// level is that of the named flag, or else that for both sides.
+func (c *consistency) level(name string, own levelFlag) replication.Level {
+	if c.given(name) {
 		return replication.Level(own)
 	}
 	return replication.Level(c.both)
 }
 
 func (c *consistency) read() replication.ReadOptions {
-	return replication.ReadOptions{Level: c.level(c.r), Strict: !c.sloppy}
+	return replication.ReadOptions{Level: c.level("r", c.r), Strict: !c.sloppy}
 }
 
 func (c *consistency) write(d durabilityFlag) (o replication.WriteOptions, err error) {
-	o = replication.WriteOptions{Level: c.level(c.w), Strict: !c.sloppy,
+	o = replication.WriteOptions{Level: c.level("w", c.w), Strict: !c.sloppy,
 		Durability: lsm.Durability(d)}
 	if c.context != "" {
 		if o.Context, err = base64.RawURLEncoding.DecodeString(c.context); err != nil {

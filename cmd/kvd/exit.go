@@ -171,7 +171,8 @@ func (p *program) hint(err error, command string) string {
 	case errors.Is(err, context.Canceled):
 		return ""
 	case errors.Is(err, replication.ErrInDoubt):
-		return "the write may or may not have happened; repeating it is safe"
+		return "the write may or may not have happened; repeating it is harmless unless somebody " +
+			"else writes the key"
 	case isLookup && unknown.IsNotFound:
 		return "nobody knows the host " + unknown.Name + ": is --addr right?"
 	case errors.Is(err, lsm.ErrLocked):

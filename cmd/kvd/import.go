@@ -18,6 +18,7 @@ type importOptions struct {
 	dir, jsonl, data string
 	prefix           string
 	durability       durabilityFlag
+	chosen           bool // durability was given
 	resume           bool
 	verify           bool
 	skipLarge        bool
@@ -45,7 +46,8 @@ continued by --resume, which leaves alone what is there already.`,
 	f.StringVar(&o.jsonl, "jsonl", "", "read pairs from this file, - for stdin")
 	f.StringVar(&o.data, "data", "", "write into this data directory, without a node")
 	f.StringVar(&o.prefix, "prefix", "", "put this before every key")
-	f.Var(&o.durability, "durability", "of each batch: sync, async or nosync")
+	f.Var(&o.durability, "durability",
+		"of each batch, by a node by itself: sync, async or nosync; a cluster syncs all")
 	f.BoolVar(&o.resume, "resume", false, "leave alone what is there already")
 	f.BoolVar(&o.verify, "verify", true, "read every pair back and compare")
 	f.BoolVar(&o.skipLarge, "skip-large", false, "files above the limit of a value are no failure")
@@ -53,6 +55,7 @@ continued by --resume, which leaves alone what is there already.`,
 		if (o.dir == "") == (o.jsonl == "") {
 			return usagef("give one of --dir and --jsonl")
 		}
+		o.chosen = cmd.Flags().Changed("durability")
 		return p.runImport(cmd.Context(), o)
 	}
 	return cmd
@@ -69,6 +72,13 @@ func (p *program) runImport(ctx context.Context, o importOptions) error {
 	s, err := p.openStore(ctx, o.data, false, report)
 	if err != nil {
 		return err
+	}
+	if _, inCluster := s.(clusterStore); inCluster {
+		if o.chosen && lsm.Durability(o.durability) != lsm.Sync {
+			return errors.Join(usagef("--durability %v is for a node by itself: a cluster syncs "+
+				"every write of an import", &o.durability), s.Close())
+		}
+		o.durability = durabilityFlag(lsm.Sync)
 	}
 	show := p.startProgress("import", total)
 	im := importer{store: s, options: o, report: report, show: show, load: source.load}

@@ -42,6 +42,8 @@ func (e emitter) cluster(r replication.Ring, c replication.CoreCounts) {
 		{"kvd_sloppy_writes_total", "Writes sent to nodes that stand in.", c.StoodIn},
 		{"kvd_hints_sent_total", "Objects handed over to nodes that were owed them.", c.HintsSent},
 		{"kvd_hints_sent_bytes_total", "Keys and objects of these.", c.HintBytesSent},
+		{"kvd_hints_dropped_total", "Keys owed beyond the limit, left to the comparison of trees.",
+			c.HintsDropped},
 		{"kvd_hints_received_total", "Objects that others had kept for it.", c.HintsReceived},
 		{"kvd_antientropy_rounds_total", "Comparisons of trees begun.", c.SyncRounds},
 		{"kvd_antientropy_equal_total", "Comparisons that found nothing different.", c.SyncEqual},

@@ -25,7 +25,7 @@ type serveSettings struct {
 	memtable, cache     byteSize
 	drain, scrub        time.Duration
 	logLevel            string
-	anyClient           bool
+	anyClient, anyAdmin bool
 	withStdin           bool
 
 	// Of a node of a cluster.
@@ -59,7 +59,8 @@ that one that was just killed can be replaced at once.`,
 	f.StringVar(&s.listen, "listen", defaultListen, "serve clients here, QUIC on this UDP port")
 	f.StringVar(&s.admin, "admin", defaultAdmin,
 		"metrics, health and profiles here, HTTP; off: none")
-	f.Var(&s.memtable, "memtable", "size of one memtable; up to three exist at a time")
+	f.Var(&s.memtable, "memtable",
+		"size of one memtable; up to three hold writes, two more are kept for reuse")
 	f.Var(&s.cache, "cache", "memory for data blocks of tables")
 	f.DurationVar(&s.drain, "drain-timeout", 10*time.Second,
 		"how long requests under way may take when the node stops")
@@ -68,14 +69,16 @@ that one that was just killed can be replaced at once.`,
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&s.anyClient, "insecure-any-client", false,
 		"listen beyond this machine although every client is let in")
+	f.BoolVar(&s.anyAdmin, "insecure-any-admin", false,
+		"show metrics and profiles to other machines, to all who reach the port")
 	f.BoolVar(&s.withStdin, "with-stdin", false, "stop when stdin ends")
 	_ = f.MarkHidden("with-stdin") // fails only for a flag that does not exist
 	addClusterFlags(cmd, &s)
 	p.addKnownNodesFlag(cmd)
 	setting(f, "data", "listen", "admin", "memtable", "cache", "drain-timeout", "scrub-period",
-		"log-level", "insecure-any-client")
+		"log-level", "insecure-any-client", "insecure-any-admin")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if s.cluster != "" && !cmd.Flags().Changed("listen") {
+		if s.cluster != "" && p.origins["listen"] == originDefault {
 			s.listen = "" // that of the list
 		}
 		if err := s.check(); err != nil {
@@ -118,14 +121,18 @@ func (s *serveSettings) check() error {
 	if s.scrub < 0 {
 		return usagef("scrub-period %v: must not be negative", s.scrub)
 	}
-	if s.anyClient {
-		return nil
+	return s.checkReach()
+}
+
+// checkReach refuses ports that would be open to other machines, unless one insists.
+func (s *serveSettings) checkReach() error {
+	if s.cluster == "" && !s.anyClient && !netquic.IsLoopback(s.listen) {
+		return usagef("%s can be reached from other machines and would let in every client there; "+
+			"listen on 127.0.0.1, or say --insecure-any-client", s.listen)
 	}
-	for _, addr := range []string{s.listen, s.admin} {
-		if addr != "off" && !netquic.IsLoopback(addr) && (s.cluster == "" || addr == s.admin) {
-			return usagef("%s can be reached from other machines and would let in every client "+
-				"there; listen on 127.0.0.1, or say --insecure-any-client", addr)
-		}
+	if s.admin != "off" && !s.anyAdmin && !netquic.IsLoopback(s.admin) {
+		return usagef("%s can be reached from other machines and would show metrics and profiles "+
+			"to all there; take 127.0.0.1, or say --insecure-any-admin", s.admin)
 	}
 	return nil
 }
@@ -179,7 +186,6 @@ func (p *program) serve(ctx context.Context, s serveSettings) (err error) {
 			stop()
 		}()
 	}
-	go keepMemory(ctx, db)
 	served := make(chan error, 1)
 	life, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
@@ -318,6 +324,12 @@ func (p *program) greet(s serveSettings, listen, admin string, opened time.Durat
 	addr := ""
 	if listen != defaultListen {
 		addr = " --addr " + listen
+	}
+	if s.cluster != "" {
+		addr += " --tls " + s.tls
+		if s.wantsCertificates() {
+			addr += " --cert NAME"
+		}
 	}
 	_, err := fmt.Fprintf(p.stdout, `kvd serves %s at %s (admin: %s). Try, in another terminal:
 

@@ -86,6 +86,11 @@ func (s *serveSettings) listenOn(db *lsm.DB, log *slog.Logger) (*servedNode, err
 	return n, nil
 }
 
+// wantsCertificates reports whether a node of a cluster lets clients in by certificate only.
+func (s *serveSettings) wantsCertificates() bool {
+	return !s.anyClient && !netquic.IsLoopback(s.listen)
+}
+
 func (s *serveSettings) nodeOptions(n *servedNode) replication.NodeOptions {
 	return replication.NodeOptions{Version: version(),
 		Transport: func() any { return n.server.Metrics() }}
@@ -120,7 +125,7 @@ func (s *serveSettings) listenInCluster(db *lsm.DB, log *slog.Logger) (*servedNo
 	}
 	n.node = n.cluster.Node()
 	if n.server, err = netquic.Listen(s.listen, netquic.Options{Cluster: identity,
-		RequireClientCert: !s.anyClient && !netquic.IsLoopback(s.listen)}); err != nil {
+		RequireClientCert: s.wantsCertificates()}); err != nil {
 		return nil, err
 	}
 	addrs := map[string]string{}

@@ -47,7 +47,7 @@ var imports = map[string][]string{
 		"github.com/quic-go/quic-go", "golang.org/x/net/ipv4", "golang.org/x/sync/semaphore",
 		"golang.org/x/sys/unix", "kvd/lsm/procs",
 	},
-	"bench": {"github.com/HdrHistogram/hdrhistogram-go"},
+	"bench": {"github.com/HdrHistogram/hdrhistogram-go", "kvd/lsm/procs"},
 }
 
 // pure lists the files of decisions: functions of values, without clock or chance.
