@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+
+	"kvd/lsm/procs"
 )
 
 // Machine is where a figure was made: without it the figure says little.
@@ -29,7 +31,7 @@ func ReadMachine() Machine {
 	m := Machine{
 		CPU:      cpuModel(readLine("/proc/cpuinfo", "model name")),
 		Cores:    runtime.NumCPU(),
-		MaxProcs: runtime.GOMAXPROCS(0),
+		MaxProcs: procs.All(),
 		OS:       runtime.GOOS,
 		Kernel:   readLine("/proc/sys/kernel/osrelease", ""),
 		Governor: readLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", ""),

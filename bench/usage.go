@@ -6,12 +6,14 @@ import (
 	"runtime/metrics"
 	"syscall"
 	"time"
+
+	"kvd/lsm/procs"
 )
 
 // usage is what this process consumed so far, or between two moments.
 type usage struct {
 	at        time.Time
-	wall, cpu time.Duration
+	wall, cpu time.Duration // cpu without what was spent in waiting for packets
 	mallocs   uint64
 	waits     []uint64 // how many goroutines waited how long for a processor, by bucket
 	bounds    []float64
@@ -23,7 +25,7 @@ func readUsage() usage {
 	u := usage{at: time.Now()}
 	var r syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) == nil {
-		u.cpu = time.Duration(r.Utime.Nano() + r.Stime.Nano())
+		u.cpu = time.Duration(r.Utime.Nano()+r.Stime.Nano()) - procs.PolledSoFar()
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -53,7 +55,7 @@ func (u usage) busy() float64 {
 	if u.wall <= 0 {
 		return 0
 	}
-	return float64(u.cpu) / float64(u.wall) / float64(runtime.GOMAXPROCS(0))
+	return float64(u.cpu) / float64(u.wall) / float64(procs.All())
 }
 
 // wait is the q-quantile of the times that goroutines were ready and waited for a processor.

@@ -33,14 +33,13 @@ type cluster struct {
 }
 
 func dialCluster(ctx context.Context, addr string, s *settings) (store, error) {
-	dial := func(addr string) (replication.Caller, error) {
-		o, err := s.network.options()
-		if err != nil {
-			return nil, err
-		}
-		return netquic.NewClient(addr, o)
+	o, err := s.network.options()
+	if err != nil {
+		return nil, err
 	}
+	dial := func(addr string) (replication.Caller, error) { return netquic.NewClient(addr, o) }
 	c := replication.NewClusterClient([]string{addr}, dial, netquic.ErrInDoubt)
+	c.Timeout = s.network.timeout
 	if _, err := c.Ring(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot reach the cluster at %s: %w", addr, err),
 			c.Close())
@@ -97,8 +96,13 @@ func (c *cluster) Settle() error       { return nil } // every node does in its 
 func (c *cluster) Stats() []bench.Stat { return nil }
 func (c *cluster) Close() error        { return c.client.Close() }
 
-// authority has clients know the nodes of a cluster by who signed their certificates.
-func (s *networkSettings) authority(o *netquic.Options) (err error) {
+// certificates has clients know the nodes of a cluster by who signed their certificates, and show
+// one of their own if it is named.
+func (s *networkSettings) certificates(o *netquic.Options) (err error) {
+	if s.cert != "" {
+		o.ClientCert, err = netquic.LoadClient(s.tls, s.cert)
+		return err
+	}
 	o.Authority, err = netquic.LoadAuthority(filepath.Join(s.tls, netquic.AuthorityCertFile))
 	return err
 }

@@ -30,6 +30,7 @@ func TestUsageErrors(t *testing.T) {
 		{"readrandom --target tcp://x:1", "must be quic://HOST:PORT, cluster://HOST:PORT or embedded:DIR"},
 		{"readrandom --target quic://x", "must be quic://HOST:PORT, cluster://HOST:PORT or embedded:DIR"},
 		{"readrandom --target embedded:", "must be quic://HOST:PORT, cluster://HOST:PORT or embedded:DIR"},
+		{"readrandom --target cluster://127.0.0.1:1 --cert app", "--cert app needs --tls"},
 		{"readrandom --keys 0", "at least 1"},
 		{"readrandom --keys many", "must be a whole number"},
 		{"readrandom --keys 1.5", "must be a whole number"},

@@ -20,7 +20,7 @@ import (
 // networkSettings say how to reach a node.
 type networkSettings struct {
 	knownNodes, pin    string
-	tls                string // of a cluster
+	tls, cert          string // of a cluster
 	connections, lanes int
 	timeout            time.Duration
 }
@@ -34,6 +34,7 @@ func (s *networkSettings) addTo(f *pflag.FlagSet) {
 		"file that remembers the keys of nodes (KVD_KNOWN_NODES; else known_nodes in your kvd "+
 			"config directory)")
 	f.StringVar(&s.tls, "tls", "", "a cluster's directory of certificates, with its ca.pem")
+	f.StringVar(&s.cert, "cert", "", "in a cluster: name of the certificate in --tls to show")
 	f.StringVar(&s.pin, "pin", "", "the node's public key, sha256:..., instead of that file")
 }
 
@@ -74,8 +75,10 @@ func (s *networkSettings) options() (o netquic.Options, err error) {
 	o = netquic.Options{CallTimeout: s.timeout, Connections: s.connections, Lanes: s.lanes,
 		KnownServers: s.knownNodes}
 	switch {
+	case s.cert != "" && s.tls == "":
+		err = usagef("--cert %s needs --tls, the directory of certificates", s.cert)
 	case s.tls != "":
-		err = s.authority(&o)
+		err = s.certificates(&o)
 	case s.pin != "":
 		if o.Pin, err = netquic.ParsePin(s.pin); err != nil {
 			err = &usageError{err}

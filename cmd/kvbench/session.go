@@ -11,6 +11,7 @@ import (
 
 	"kvd/bench"
 	"kvd/lsm"
+	"kvd/lsm/procs"
 )
 
 // store is a target with what a session needs to know about it. There are two: the engine in this
@@ -55,6 +56,9 @@ func measure(ctx context.Context, s *settings, names []string, stdout, stderr io
 	st, err := open(ctx, s)
 	if err != nil {
 		return err
+	}
+	if st.remote() {
+		go procs.Follow(ctx) // as a node does: both ends of a connection gain by it
 	}
 	m := &session{settings: s, store: st, progress: newProgress(stderr), stderr: stderr,
 		report: bench.Report{Machine: bench.ReadMachine(), Results: []*bench.Result{}}}

@@ -50,6 +50,9 @@ func Idle() bool { return few.Load() && now.Load() == 1 }
 // Polled tells Follow of processor time that was spent in waiting: more processors would not help.
 func Polled(d time.Duration) { polled.Add(int64(d)) }
 
+// PolledSoFar is the sum of all that Polled was told.
+func PolledSoFar() time.Duration { return time.Duration(polled.Load()) }
+
 // Begin announces work that computes for more than a few milliseconds. It returns when that has all
 // processors to run on, until as many calls of End. A garbage collection that runs on fewer ends
 // before.
