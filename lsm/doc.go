@@ -45,12 +45,13 @@
 //
 // # Scrub
 //
-// scrub.go reads every file again within Options.ScrubPeriod, from the disk and not from the cache
-// of the operating system, a little at a time: damage is found while there is still something to
-// mend it from. What memory has is written anew: the manifest and CURRENT, the records of the log,
-// a table whose blocks can still be had (scrub_heal.go). Nothing is mended in silence: damage is
-// logged, with file and offset, and counted. A table that is beyond mending stays as it is. Reads
-// of what is damaged in it fail, no compaction uses it, and Metrics names it.
+// scrub.go reads every file again within Options.ScrubPeriod, if reading for a quarter of the time
+// is enough, from the disk and not from the cache of the operating system, a little at a time:
+// damage is found while there is still something to mend it from. What memory has is written anew:
+// the manifest and CURRENT, the records of the log, a table whose blocks can still be had
+// (scrub_heal.go). Nothing is mended in silence: damage is logged, with file and offset, and
+// counted. A table that is beyond mending stays as it is. Reads of what is damaged in it fail, no
+// compaction uses it, and Metrics names it.
 //
 // # Opening
 //

@@ -25,11 +25,13 @@ const (
 	// Callers that overlap share one sync.
 	Sync Durability = iota
 	// Async acknowledges when the operating system has the record: survives the death of the
-	// process, not power loss. Concurrent callers share one write.
+	// process. Concurrent callers share one write. A loss of power may take everything since the
+	// last Sync, Flush or flush of a memtable, however long ago that was: an empty Apply with Sync
+	// bounds it.
 	Async
 	// NoSync acknowledges when the record is in the log buffer, which is written behind within
-	// 5 ms: survives a clean Close. A crash may lose the last milliseconds, never order or
-	// atomicity.
+	// 5 ms: survives a clean Close. The death of the process may take the last milliseconds, a loss
+	// of power as much as of Async. Order and atomicity are kept in every case.
 	NoSync
 )
 
@@ -53,11 +55,15 @@ type Options struct {
 	Compaction compaction.Config
 	// ScrubPeriod is the time within which every file is read from the disk and checked, over and
 	// over, in the background; see DB.Scrub for doing so at once. It bounds for how long damage on
-	// the disk goes unnoticed. 0 means 7 days, negative never. A database that is opened ReadOnly
-	// does not do it.
+	// the disk goes unnoticed, if reading for a quarter of the time is enough, and the database
+	// stays open for as long: one that is opened anew more often reads each file once in a period
+	// on average. 0 means 7 days, negative never. A database that is opened ReadOnly does not do
+	// it.
 	ScrubPeriod time.Duration
 	// ReadOnly opens without changing a file: writes fail with ErrReadOnly, the log is replayed
-	// into memory, nothing is flushed or compacted.
+	// into memory, nothing is flushed or compacted. It takes the lock for itself all the same: with
+	// a database that is open elsewhere, to write or to read, Open fails with ErrLocked. Open a
+	// Checkpoint of it instead.
 	ReadOnly bool
 }
 

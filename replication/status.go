@@ -44,7 +44,9 @@ var (
 	// there are, a context of something else. Nothing was executed.
 	ErrBadRequest = errors.New("replication: bad request")
 	// ErrInDoubt says that a write may or may not have happened: the answer did not arrive, or the
-	// node could not tell. Writing the same again is always allowed.
+	// node could not tell. Writing the same again is harmless if nobody else writes the key
+	// meanwhile; else it replaces what they wrote. In a cluster a repetition with the context of a
+	// read before the first try leaves that as a sibling, unless only the last write is kept.
 	ErrInDoubt = errors.New("replication: outcome unknown")
 )
 
