@@ -34,13 +34,24 @@ func TestDemoKeep(t *testing.T) {
 		Phase, Addr, TLS string
 		Process          int
 	}
+	var phases strings.Builder
 	for lines := bufio.NewScanner(stdout); kept.Phase != "keep"; {
 		if !lines.Scan() {
 			t.Fatalf("it ended before it kept the nodes up: %v\n%s", cmd.Wait(), said.String())
 		}
+		phases.Write(lines.Bytes())
 		if err := json.Unmarshal(lines.Bytes(), &kept); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, want := range []string{`"phase":"start"`, `"acknowledged_share":`, `"phase":"proof"`,
+		`"lost":0`} {
+		if !strings.Contains(phases.String(), want) {
+			t.Errorf("no %s in %s", want, phases.String())
+		}
+	}
+	if strings.Contains(phases.String(), "Imported") {
+		t.Errorf("words for people in %s", phases.String())
 	}
 	kvd := func(want string, args ...string) {
 		t.Helper()
