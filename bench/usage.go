@@ -55,7 +55,8 @@ func (u usage) busy() float64 {
 	if u.wall <= 0 {
 		return 0
 	}
-	return float64(u.cpu) / float64(u.wall) / float64(procs.All())
+	// What is polled for is told a little before the system counts it.
+	return max(0, float64(u.cpu)/float64(u.wall)/float64(procs.All()))
 }
 
 // wait is the q-quantile of the times that goroutines were ready and waited for a processor.

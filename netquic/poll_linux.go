@@ -3,6 +3,7 @@ package netquic
 import (
 	"net"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -69,24 +70,33 @@ func (s *pollingSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 // poll returns when there is something to read or nothing is to be expected any more, or because
 // another thread wanted the processor.
 func (s *pollingSocket) poll(start time.Time) (crowded bool) {
-	var others time.Duration // for which goroutines and threads have run in between
-	now := start
-	for now.Sub(start) < pollMost && !crowded {
+	for now := start; now.Sub(start) < pollMost && !crowded; {
 		if s.raw.Control(s.look) != nil || s.there {
 			break
 		}
 		runtime.Gosched()
 		before := time.Now()
-		if d := before.Sub(now); d > wanted/2 { // goroutines had something to do
-			others += d
-		}
 		_, _, _ = syscall.Syscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
 		now = time.Now()
-		if d := now.Sub(before); d > wanted {
-			others += d
-			crowded = true
-		}
+		crowded = now.Sub(before) > wanted
+		turns.took(now)
 	}
-	procs.Polled(now.Sub(start) - others)
 	return crowded
+}
+
+// turns are those of all polls of the process, one at a time, for there is one processor: a client
+// of a cluster polls a socket for each node.
+var turns turnClock
+
+// turnClock tells procs of the time from each turn to the next.
+type turnClock struct{ last atomic.Int64 } // since polledFrom
+
+var polledFrom = time.Now()
+
+func (c *turnClock) took(now time.Time) {
+	at := now.Sub(polledFrom)
+	// Within more than that goroutines or threads had something to do.
+	if d := at - time.Duration(c.last.Swap(int64(at))); d > 0 && d < wanted/2 {
+		procs.Polled(d)
+	}
 }

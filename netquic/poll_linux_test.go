@@ -4,11 +4,14 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"kvd/lsm/procs"
 )
 
 func newPolling(t *testing.T) (*pollingSocket, net.Conn) {
@@ -61,6 +64,26 @@ func TestPoll(t *testing.T) {
 	s.poll(time.Now())
 	if _, err := s.ReadBatch(ms, 0); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a closed socket: %v", err)
+	}
+}
+
+// What several sockets of a client of a cluster have polled for was counted once for each of them.
+func TestPollsAreCountedOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	before, start := procs.PolledSoFar(), time.Now()
+	var wg sync.WaitGroup
+	for range 3 {
+		s, _ := newPolling(t)
+		wg.Go(func() {
+			for range 100 {
+				s.poll(time.Now())
+			}
+		})
+	}
+	wg.Wait()
+	polled, wall := procs.PolledSoFar()-before, time.Since(start)
+	if polled <= 0 || polled > wall {
+		t.Errorf("%v were polled for in %v", polled, wall)
 	}
 }
 

@@ -176,7 +176,7 @@ type Pair struct{ Key, Value []byte }
 const batchParallel = 64
 
 // PutAll writes many pairs, each by itself: there is no order between them, and an error, the first
-// that came, says nothing of the others. done is told of each pair that was written.
+// that came, says nothing of the others. Many goroutines at once tell done of the pairs written.
 func (c *ClusterClient) PutAll(ctx context.Context, pairs []Pair, o WriteOptions,
 	done func(i int)) error {
 	return c.each(len(pairs), func(i int) error {

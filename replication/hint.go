@@ -67,13 +67,6 @@ func (h *hintCounts) of(node uint32) int {
 // addHints puts the hints of w that are not in the store yet into b and returns their nodes.
 func (r *Replica) addHints(b *lsm.Batch, w *Work) (fresh []uint32, err error) {
 	for _, node := range w.Targets {
-		if r.hints.of(node) >= HintsMax {
-			if !r.placement.Owns(r.self, w.Part) {
-				return nil, ErrHintsFull
-			}
-			r.hints.dropped.Add(1)
-			continue
-		}
 		key := appendHintKey(nil, node, w.Part, w.Key)
 		_, err := r.store.Get(nil, key)
 		if err == nil {
@@ -81,6 +74,13 @@ func (r *Replica) addHints(b *lsm.Batch, w *Work) (fresh []uint32, err error) {
 		}
 		if !errors.Is(err, lsm.ErrNotFound) {
 			return nil, err
+		}
+		if r.hints.of(node) >= HintsMax {
+			if !r.placement.Owns(r.self, w.Part) {
+				return nil, ErrHintsFull
+			}
+			r.hints.dropped.Add(1)
+			continue
 		}
 		b.Put(key, nil)
 		fresh = append(fresh, node)

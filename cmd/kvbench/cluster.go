@@ -100,8 +100,9 @@ func (c *cluster) Close() error        { return c.client.Close() }
 // one of their own if it is named.
 func (s *networkSettings) certificates(o *netquic.Options) (err error) {
 	if s.cert != "" {
-		o.ClientCert, err = netquic.LoadClient(s.tls, s.cert)
-		return err
+		if o.ClientCert, err = netquic.LoadClient(s.tls, s.cert); err != nil {
+			return err
+		}
 	}
 	o.Authority, err = netquic.LoadAuthority(filepath.Join(s.tls, netquic.AuthorityCertFile))
 	return err

@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"kvd/bench"
 	"kvd/lsm"
+	"kvd/netquic"
 )
 
 func kvbench(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -259,5 +261,23 @@ func TestCountFlag(t *testing.T) {
 		if err := c.Set(text); err != nil || uint64(c) != want {
 			t.Errorf("%q is %d, %v", text, c, err)
 		}
+	}
+}
+
+// With --cert the authority was left out where a file of known nodes was named: a node that was not
+// in it was refused, or at a loopback address believed.
+func TestCertificatesGoBeforeKnownNodes(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := netquic.CreateAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := netquic.IssueClient(dir, "app"); err != nil {
+		t.Fatal(err)
+	}
+	s := networkSettings{tls: dir, cert: "app", knownNodes: "known", connections: 1, lanes: 1,
+		timeout: time.Second}
+	o, err := s.options()
+	if err != nil || o.Authority == nil || o.ClientCert == nil {
+		t.Errorf("%v: authority %v, certificate %v", err, o.Authority, o.ClientCert)
 	}
 }

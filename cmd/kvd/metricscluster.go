@@ -42,7 +42,7 @@ func (e emitter) cluster(r replication.Ring, c replication.CoreCounts) {
 		{"kvd_sloppy_writes_total", "Writes sent to nodes that stand in.", c.StoodIn},
 		{"kvd_hints_sent_total", "Objects handed over to nodes that were owed them.", c.HintsSent},
 		{"kvd_hints_sent_bytes_total", "Keys and objects of these.", c.HintBytesSent},
-		{"kvd_hints_dropped_total", "Keys owed beyond the limit, left to the comparison of trees.",
+		{"kvd_hints_dropped_total", "Hints not made beyond the limit: trees make up for them.",
 			c.HintsDropped},
 		{"kvd_hints_received_total", "Objects that others had kept for it.", c.HintsReceived},
 		{"kvd_antientropy_rounds_total", "Comparisons of trees begun.", c.SyncRounds},

@@ -301,4 +301,18 @@ var engineExhibits = []exhibit{
 			"if len(c.upper) > 0 && bytes.Compare(k.User, c.upper) > 0 {"}},
 		pkg: "./lsm/metamorphic", run: metaTests,
 	},
+	{
+		name:  "dead-log-forgotten",
+		story: "a log that fails while another failure ends is forgotten with that",
+		edits: []edit{{"lsm/flush.go",
+			"if err := db.wal.Load().Err(); err != nil {\n\t\t\treturn db.fail(",
+			"if err := db.wal.Load().Err(); false {\n\t\t\treturn db.fail("}},
+		pkg: "./lsm", run: "^TestLogFailsWhileAnotherFailureEnds$",
+	},
+	{
+		name:  "damaged-output-blames-inputs",
+		story: "a compaction whose output does not read back takes sound inputs for damaged",
+		edits: []edit{{"lsm/compact.go", "\tif isCorrupt {\n\t\treturn nil\n\t}\n", ""}},
+		pkg:   "./lsm", run: "^TestDamagedOutputOfCompactionIsNoWordOnInputs$",
+	},
 }
