@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -21,6 +22,14 @@ import (
 // publish restores the order. Then the commit waits for its durability class, sharing the write or
 // sync with those beside it.
 func (db *DB) Apply(b *Batch, d Durability) error {
+	return db.ApplyContext(context.Background(), b, d)
+}
+
+// ApplyContext is Apply for a caller who gives up when ctx ends. Where commits are being slowed
+// down and its turn would come after the deadline of ctx it returns an error that is ErrTooLate at
+// once, and when ctx ends while it waits for its turn, then: nothing was written. What has begun
+// ctx does not end.
+func (db *DB) ApplyContext(ctx context.Context, b *Batch, d Durability) error {
 	if b.err != nil {
 		return b.err
 	}
@@ -28,7 +37,9 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 		return db.applyNothing(d)
 	}
 	if db.pace.on() {
-		db.awaitPace(len(b.data))
+		if err := db.awaitPace(ctx, len(b.data)); err != nil {
+			return err
+		}
 	}
 	db.lockCommit()
 	if f := db.failure.Load(); f != nil {

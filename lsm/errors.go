@@ -31,6 +31,9 @@ var (
 	// file handles say. Nothing is lost. Writes fail fast until it can, then resume by themselves.
 	// The cause is wrapped.
 	ErrSuspended = errors.New("lsm: writes suspended")
+	// ErrTooLate says that writes are being slowed down, for flushes or compactions are behind, and
+	// that the turn of this one would not come before its caller gives up. Nothing was written.
+	ErrTooLate = errors.New("lsm: too many writes for now")
 	// ErrLocked says that another process, or another DB in this one, has the directory open.
 	ErrLocked = vfs.ErrLocked
 	// ErrFormat says that the directory holds something that this version cannot read.

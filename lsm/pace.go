@@ -1,6 +1,8 @@
 package lsm
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -45,8 +47,10 @@ const (
 // on reports whether commits are delayed at all.
 func (p *pacer) on() bool { return p.nanosPerByte.Load() != 0 }
 
-// awaitPace delays a commit of the given size by its share.
-func (db *DB) awaitPace(bytes int) {
+// awaitPace delays a commit of the given size by its share. Who would wait for longer than the
+// caller does leaves the queue: once 840 writes in a row, each with its second, had waited behind
+// those of callers long gone, and 16 were acknowledged in time.
+func (db *DB) awaitPace(ctx context.Context, bytes int) error {
 	p := &db.pace
 	now := int64(time.Since(p.epoch))
 	then := p.looked.Load()
@@ -68,14 +72,23 @@ func (db *DB) awaitPace(bytes int) {
 		}
 	}
 	if d < paceQuantum {
-		return
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
+		p.free.Add(-share)
+		return fmt.Errorf("%w: its turn would come in %v", ErrTooLate, d)
 	}
 	for d > 0 && p.on() && db.failure.Load() == nil {
+		if ctx.Err() != nil {
+			p.free.Add(-share)
+			return fmt.Errorf("%w: its turn would have come %v later", ErrTooLate, d)
+		}
 		step := min(d, paceLook)
 		time.Sleep(step)
 		p.waited.Add(int64(step))
 		d -= step
 	}
+	return nil
 }
 
 // repaceLocked recomputes from the state of the tree the delay, and how many goroutines may

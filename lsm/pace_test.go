@@ -1,6 +1,8 @@
 package lsm
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -56,7 +58,7 @@ func TestLiftedDelayIsOver(t *testing.T) {
 		delayed()
 		var wg sync.WaitGroup
 		for range 20 {
-			wg.Go(func() { db.awaitPace(int(paceShareMax)) })
+			wg.Go(func() { _ = db.awaitPace(t.Context(), int(paceShareMax)) })
 		}
 		time.Sleep(paceShareMax / 2)
 		db.mu.Lock()
@@ -68,8 +70,9 @@ func TestLiftedDelayIsOver(t *testing.T) {
 		}
 		delayed()
 		again := time.Now()
-		if db.awaitPace(int(paceQuantum)); time.Since(again) > paceQuantum {
-			t.Errorf("who came later waited %v", time.Since(again))
+		err := db.awaitPace(t.Context(), int(paceQuantum))
+		if err != nil || time.Since(again) > paceQuantum {
+			t.Errorf("who came later waited %v: %v", time.Since(again), err)
 		}
 	})
 }
@@ -85,7 +88,9 @@ func TestDelayedWritersSleepSeldom(t *testing.T) {
 			db.pace.looked.Store(int64(time.Since(db.pace.epoch))) // keep the delay that is set here
 			at := time.Now()
 			db.pace.nanosPerByte.Store(math.Float64bits(1))
-			db.awaitPace(int(delay))
+			if err := db.awaitPace(t.Context(), int(delay)); err != nil {
+				t.Fatal(err)
+			}
 			if time.Since(at) > 0 {
 				waited++
 			}
@@ -96,6 +101,74 @@ func TestDelayedWritersSleepSeldom(t *testing.T) {
 		}
 		if took < all-paceQuantum || took > all {
 			t.Errorf("%d writes of %v each took %v", puts, delay, took)
+		}
+	})
+}
+
+// Callers with deadlines, who ask again when they have waited in vain, waited behind their own
+// writes of before, which nobody waited for any more: hardly one came in time.
+func TestWritesNobodyWaitsForAreNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
+		defer mustClose(t, db)
+		const callers, share, patience, long = 8, 50 * time.Millisecond, 300 * time.Millisecond,
+			10 * time.Second
+		var done, late atomic.Int64
+		var wg sync.WaitGroup
+		began := time.Now()
+		for i := range callers {
+			wg.Go(func() {
+				var b Batch
+				for n := 0; time.Since(began) < long; n++ {
+					b.Reset()
+					b.Put(fmt.Appendf(nil, "%d/%d", i, n), []byte("v"))
+					db.pace.looked.Store(int64(time.Since(db.pace.epoch))) // keep the delay:
+					db.pace.nanosPerByte.Store(math.Float64bits(float64(share) / float64(len(b.data))))
+					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					asked := time.Now()
+					err := db.ApplyContext(ctx, &b, NoSync)
+					cancel()
+					_, missing := db.Get(fmt.Appendf(nil, "%d/%d", i, n))
+					there := missing == nil
+					switch {
+					case err == nil && there && time.Since(asked) <= patience:
+						done.Add(1)
+					case errors.Is(err, ErrTooLate) && !there && time.Since(asked) <= patience+paceLook:
+						late.Add(1)
+						time.Sleep(time.Millisecond)
+					default:
+						t.Errorf("after %v: %v, there: %v", time.Since(asked), err, there)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if most := int64(long / share); done.Load() < most*9/10 || late.Load() == 0 {
+			t.Errorf("%d of at most %d writes were done, %d came too late", done.Load(), most, late.Load())
+		}
+	})
+}
+
+// A caller that gives up while it waits has written nothing, and nobody waits for its turn.
+func TestWriterGivesUpItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mustOpen(t, "data", Options{FS: vfs.NewMem()})
+		defer mustClose(t, db)
+		db.pace.looked.Store(int64(time.Since(db.pace.epoch)))
+		db.pace.nanosPerByte.Store(math.Float64bits(float64(paceShareMax)))
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(paceShareMax/2, cancel)
+		var b Batch
+		b.Put([]byte("k"), []byte("v"))
+		free := db.pace.free.Load()
+		if err := db.ApplyContext(ctx, &b, NoSync); !errors.Is(err, ErrTooLate) {
+			t.Errorf("given up: %v", err)
+		}
+		if got := db.pace.free.Load(); got > free+int64(paceShareMax/2) {
+			t.Errorf("the next turn is in %v", time.Duration(got))
+		}
+		if _, err := db.Get([]byte("k")); !errors.Is(err, ErrNotFound) {
+			t.Errorf("it is there: %v", err)
 		}
 	})
 }

@@ -8,8 +8,9 @@ import (
 	"kvd/lsm"
 )
 
-// ErrOverloaded refuses a request at once because too many are under way. Nothing was executed.
-var ErrOverloaded = errors.New("replication: overloaded: too many requests under way")
+// ErrOverloaded refuses a request because too many are under way, or because the engine, which
+// slows writes down, would not come to it by its deadline. Nothing was executed.
+var ErrOverloaded = errors.New("replication: overloaded")
 
 // UnavailableError says that too few replicas answered, or can be reached at all. A write that
 // fails with it has not been begun.

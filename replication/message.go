@@ -202,6 +202,18 @@ func appendOperations(dst []byte, b *lsm.Batch) []byte {
 	return dst
 }
 
+// fill adds what a request that writes asks for.
+func (r *request) fill(b *lsm.Batch) {
+	switch r.kind {
+	case KindPut:
+		b.Put(r.key, r.value)
+	case KindDelete:
+		b.Delete(r.key)
+	default:
+		fillBatch(b, r.ops)
+	}
+}
+
 // fillBatch adds operations that decodeRequest has checked.
 func fillBatch(b *lsm.Batch, ops []byte) {
 	d := decoder{rest: ops}

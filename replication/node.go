@@ -133,14 +133,7 @@ func (n *Node) tryWrite(req, dst []byte) ([]byte, bool) {
 	b := batches.Get().(*lsm.Batch)
 	defer batches.Put(b)
 	b.Reset()
-	switch r.kind {
-	case KindPut:
-		b.Put(r.key, r.value)
-	case KindDelete:
-		b.Delete(r.key)
-	default:
-		fillBatch(b, r.ops)
-	}
+	r.fill(b)
 	done, err := n.db.TryApply(b)
 	if !done || err != nil && !errors.Is(err, lsm.ErrInDoubt) {
 		return dst, false // nothing was changed
@@ -232,14 +225,8 @@ func (n *Node) execute(ctx context.Context, r *request, dst []byte) ([]byte, err
 	switch r.kind {
 	case KindGet:
 		return n.db.GetTo(dst, r.key)
-	case KindPut:
-		return dst, n.db.Put(r.key, r.value, r.durability)
-	case KindDelete:
-		return dst, n.db.Delete(r.key, r.durability)
-	case KindApply:
-		var b lsm.Batch
-		fillBatch(&b, r.ops)
-		return dst, n.db.Apply(&b, r.durability)
+	case KindPut, KindDelete, KindApply:
+		return dst, n.write(ctx, r)
 	case KindScan:
 		return n.page(ctx, r, dst)
 	case KindStatus:
@@ -264,6 +251,17 @@ func (n *Node) execute(ctx context.Context, r *request, dst []byte) ([]byte, err
 		return append(dst, text...), err
 	}
 	return dst, nil
+}
+
+// write does a write, unless the engine slows writes down beyond the deadline of this one.
+func (n *Node) write(ctx context.Context, r *request) error {
+	var b lsm.Batch
+	r.fill(&b)
+	err := n.db.ApplyContext(ctx, &b, r.durability)
+	if errors.Is(err, lsm.ErrTooLate) {
+		return fmt.Errorf("%w: %w", ErrOverloaded, err)
+	}
+	return err
 }
 
 // page appends one page of a scan, all of it from one snapshot.

@@ -171,8 +171,7 @@ func (p *program) hint(err error, command string) string {
 	case errors.Is(err, context.Canceled):
 		return ""
 	case errors.Is(err, replication.ErrInDoubt):
-		return "the write may or may not have happened; repeating it is harmless unless somebody " +
-			"else writes the key"
+		return "it may have happened; repeating it is harmless unless others write the key"
 	case isLookup && unknown.IsNotFound:
 		return "nobody knows the host " + unknown.Name + ": is --addr right?"
 	case errors.Is(err, lsm.ErrLocked):
@@ -187,6 +186,8 @@ func (p *program) hint(err error, command string) string {
 		return "the node tries again by itself; its log says what it lacks"
 	case errors.Is(err, lsm.ErrReadOnly):
 		return "the node's log says why it stopped taking writes; restart it once that is mended"
+	case errors.Is(err, replication.ErrOverloaded):
+		return "the node has too much to do; nothing was done, try again later"
 	case errors.Is(err, netquic.ErrRefused):
 		if p.client.addr == defaultListen {
 			return "is the node running? start one with: kvd"

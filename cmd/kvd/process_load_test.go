@@ -126,7 +126,7 @@ func (l *load) write(r *rand.Rand, w *writerRecord) {
 func endOfNode(err error) bool {
 	_, call := errors.AsType[*netquic.CallError](err)
 	return call || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, replication.ErrDraining)
+		errors.Is(err, replication.ErrDraining) || errors.Is(err, replication.ErrOverloaded)
 }
 
 // send makes the call of an operation.
