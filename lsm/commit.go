@@ -26,9 +26,9 @@ func (db *DB) Apply(b *Batch, d Durability) error {
 }
 
 // ApplyContext is Apply for a caller who gives up when ctx ends. Where commits are being slowed
-// down and its turn would come after the deadline of ctx it returns an error that is ErrTooLate at
-// once, and when ctx ends while it waits for its turn, then: nothing was written. What has begun
-// ctx does not end.
+// down and its turn would not come 25 ms before the deadline of ctx it returns an error that is
+// ErrTooLate at once, and when ctx ends while it waits for its turn, within 20 ms: nothing was
+// written. A write whose turn has come is done, whatever ctx says.
 func (db *DB) ApplyContext(ctx context.Context, b *Batch, d Durability) error {
 	if b.err != nil {
 		return b.err

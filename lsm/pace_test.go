@@ -131,7 +131,7 @@ func TestWritesNobodyWaitsForAreNotWaitedFor(t *testing.T) {
 					_, missing := db.Get(fmt.Appendf(nil, "%d/%d", i, n))
 					there := missing == nil
 					switch {
-					case err == nil && there && time.Since(asked) <= patience:
+					case err == nil && there && time.Since(asked) <= patience-paceMargin:
 						done.Add(1)
 					case errors.Is(err, ErrTooLate) && !there && time.Since(asked) <= patience+paceLook:
 						late.Add(1)

@@ -22,8 +22,9 @@ type Caller interface {
 // and, in it, one write: many callers are what makes a client fast.
 //
 // The engine's errors come through as they are: lsm.ErrNotFound, *lsm.KeySizeError,
-// *lsm.ValueSizeError, *lsm.CorruptError; lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrClosed and
-// ErrDraining inside a *RemoteError. A write whose answer did not arrive fails with ErrInDoubt.
+// *lsm.ValueSizeError, *lsm.CorruptError; lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrClosed,
+// ErrOverloaded and ErrDraining inside a *RemoteError. A write whose answer did not arrive fails
+// with ErrInDoubt.
 type Client struct {
 	caller  Caller
 	inDoubt error

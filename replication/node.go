@@ -255,9 +255,13 @@ func (n *Node) execute(ctx context.Context, r *request, dst []byte) ([]byte, err
 
 // write does a write, unless the engine slows writes down beyond the deadline of this one.
 func (n *Node) write(ctx context.Context, r *request) error {
-	var b lsm.Batch
-	r.fill(&b)
-	err := n.db.ApplyContext(ctx, &b, r.durability)
+	b := batches.Get().(*lsm.Batch)
+	b.Reset()
+	r.fill(b)
+	err := n.db.ApplyContext(ctx, b, r.durability)
+	if len(r.key)+len(r.value)+len(r.ops) <= tryBytesMax {
+		batches.Put(b)
+	}
 	if errors.Is(err, lsm.ErrTooLate) {
 		return fmt.Errorf("%w: %w", ErrOverloaded, err)
 	}

@@ -52,7 +52,8 @@ var (
 
 // RemoteError is a failure that the node reports. Its text is the node's. It unwraps to the
 // sentinel that the node named (lsm.ErrDiskFull, lsm.ErrReadOnly, lsm.ErrSuspended, lsm.ErrClosed,
-// ErrDraining, ErrInDoubt, ErrBadRequest, context.DeadlineExceeded), or to nothing.
+// ErrDraining, ErrInDoubt, ErrOverloaded, ErrTooManySiblings, ErrBadRequest,
+// context.DeadlineExceeded), or to nothing.
 type RemoteError struct {
 	Text     string
 	Sentinel error

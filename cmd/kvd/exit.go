@@ -187,7 +187,7 @@ func (p *program) hint(err error, command string) string {
 	case errors.Is(err, lsm.ErrReadOnly):
 		return "the node's log says why it stopped taking writes; restart it once that is mended"
 	case errors.Is(err, replication.ErrOverloaded):
-		return "the node has too much to do; nothing was done, try again later"
+		return "the node has too much to do, try again later"
 	case errors.Is(err, netquic.ErrRefused):
 		if p.client.addr == defaultListen {
 			return "is the node running? start one with: kvd"

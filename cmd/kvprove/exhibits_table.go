@@ -87,8 +87,8 @@ var nodeExhibits = []exhibit{
 		name:  "node-forgets-durability",
 		story: "the node takes every put for one without sync",
 		edits: []edit{{"replication/node.go",
-			"n.db.ApplyContext(ctx, &b, r.durability)",
-			"n.db.ApplyContext(ctx, &b, lsm.NoSync)"}},
+			"n.db.ApplyContext(ctx, b, r.durability)",
+			"n.db.ApplyContext(ctx, b, lsm.NoSync)"}},
 		pkg: "./cmd/kvd", run: "^TestProcess", budget: searchBudget,
 	},
 	{
