@@ -52,8 +52,8 @@ const (
 func (p *pacer) on() bool { return p.nanosPerByte.Load() != 0 }
 
 // awaitPace delays a commit of the given size by its share. Who would wait for longer than the
-// caller does leaves the queue: once 840 writes in a row, each with its second, had waited behind
-// those of callers long gone, and 16 were acknowledged in time.
+// caller does leaves the queue. Otherwise writes wait behind those of callers long gone: of a node
+// whose disk had no room to compact, with callers of 0.1 to 1 s, 16 were acknowledged and 840 not.
 func (db *DB) awaitPace(ctx context.Context, bytes int) error {
 	p := &db.pace
 	now := int64(time.Since(p.epoch))

@@ -18,8 +18,9 @@ func inRoot(t *testing.T) {
 	t.Chdir("../..")
 }
 
-// TestExhibitsApplyAndCompile sees that every seeded bug still fits the source it was made for.
-func TestExhibitsApplyAndCompile(t *testing.T) {
+// TestExhibitsApply sees that every seeded bug still fits the source it was made for, and leaves Go.
+// Whether that compiles the museum tells, which builds each of them.
+func TestExhibitsApply(t *testing.T) {
 	inRoot(t)
 	names := map[string]bool{}
 	for _, x := range exhibits() {
