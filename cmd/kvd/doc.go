@@ -6,7 +6,7 @@
 //	kvd status | checkpoint      look after a node
 //	kvd cert ...                 the certificates of a cluster's nodes and clients
 //	kvd debug ...                look into the files of one, also when it is down
-//	kvd demo                     see it all work, kill -9 included, in 30 to 40 seconds
+//	kvd demo                     see it all work, kill -9 included, in some 40 seconds
 //
 // There is a file per command. What commands share: config.go (flag, environment, file, default),
 // dial.go (the way to a node), output.go (-o table, json, raw), exit.go (errors and exit codes),
